@@ -1,0 +1,24 @@
+"""The one exception a user can cause, and the search for what was meant instead."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RLRRError(ValueError):
+    """Bad input: one sentence on what was wrong, where, and what to do.
+
+    The command line prints it without a traceback. `usage` tells a wrong call (exit code 2) from a run that
+    failed (exit code 1).
+    """
+
+    def __init__(self, message: str, *, usage: bool = False) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Say which `choices` are nearest to `name`: " Did you mean a, b?", or "" if none is near."""
+    near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
+    return f" Did you mean {', '.join(near)}?" if near else ""

@@ -1,0 +1,64 @@
+"""Files that are either wholly there or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rlrr.errors import RLRRError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which becomes `path` once the block is through.
+
+    The data is flushed to the disk before the rename, so that after a crash or a full disk there is either the
+    old file or the new one.
+
+    Raises:
+        RLRRError: the disk is full, or the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> RLRRError:
+    """Put an error of the file system into one sentence about `path`."""
+    if error.errno == errno.ENOSPC:
+        return RLRRError(f"No space left on the disk to write {path}: free some space, then run again.")
+    return RLRRError(f"Cannot write {path}: {error.strerror or error}. Choose another place or its permissions.")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        RLRRError: the file is not there or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RLRRError(f"{path} is missing: is {path.parent} the folder you meant?") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RLRRError(f"{path} is damaged and cannot be read as JSON ({error}).") from None
