@@ -1,0 +1,85 @@
+"""Which modules RLRR adapts in each model family when the user does not say.
+
+The default is the paper's: all linears of the blocks, their norms, the final norm and, but for Swin, the patch
+embedding; the classifier is trained whole. Families are told by class or `model_type`, never by weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the modules of one family of backbones are called."""
+
+    inside: tuple[str, ...]
+    """Names of the module the backbone may lie in: transformers' TimmWrapper has it in `timm_model`."""
+    blocks: str
+    """Regex of the path of the blocks, with `{index}` for the index of a block."""
+    in_block: str
+    """Regex of what is adapted in a block."""
+    outside: tuple[str, ...]
+    """Regexes of what is adapted outside the blocks."""
+    heads: tuple[str, ...]
+    """Full names of the classifiers."""
+    fused_blocks: dict[str, int] = field(default_factory=dict)
+    """Projections stacked in one linear, each with input vectors of its own."""
+
+    def target_modules(self, model: nn.Module, layers: Sequence[int] | None = None) -> str:
+        """One regex for all that is adapted in `model`; with `layers`, only the blocks with these indices."""
+        index = r"\d+" if layers is None else "(?:" + "|".join(map(str, layers)) + ")"
+        present = [name for name, module in model.named_modules() if not isinstance(module, nn.Identity)]
+        inside = f"(?:(?:{'|'.join(self.inside)})\\.)?"
+        outside = [regex for regex in self.outside if any(re.fullmatch(inside + regex, name) for name in present)]
+        blocks = self.blocks.replace("{index}", index)
+        return inside + "(?:" + "|".join((f"{blocks}{self.in_block}", *outside)) + ")"
+
+
+_TIMM_VIT = Family(
+    inside=("timm_model",),
+    blocks=r"blocks\.{index}\.",
+    in_block=r"(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc\w+)",
+    outside=(r"patch_embed\.proj", "norm", "fc_norm"),
+    heads=("head", "head_dist"),
+    fused_blocks={"qkv": 3},
+)
+_TIMM_SWIN = Family(
+    inside=("timm_model",),
+    blocks=r"layers\.\d+\.blocks\.{index}\.",
+    in_block=r"(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12])",
+    outside=(r"layers\.\d+\.downsample\.reduction", "norm"),
+    heads=("head.fc",),
+)
+_MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
+_HF_VIT = Family(
+    inside=_MODEL_TYPES,
+    blocks=r"(?:encoder\.)?layers?\.{index}\.",
+    in_block=r"(?:layernorm_before|layernorm_after|norm[12]|attention\.[qkvo]_proj|mlp\.(?:fc[12]|\w+_proj))",
+    outside=(r"embeddings\.patch_embeddings\.projection", "layernorm"),
+    heads=("classifier", "cls_classifier", "distillation_classifier"),
+)
+_BY_CLASS = {
+    "VisionTransformer": _TIMM_VIT,
+    "VisionTransformerDistilled": _TIMM_VIT,
+    "SwinTransformer": _TIMM_SWIN,
+}
+_BY_MODEL_TYPE = {name: _HF_VIT for name in _MODEL_TYPES}
+
+
+def family_of(model: nn.Module) -> Family | None:
+    """The family of a timm or transformers model, also inside transformers' TimmWrapper; None if it is not known."""
+    model = getattr(model, "timm_model", model)
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    return _BY_CLASS.get(type(model).__name__) or _BY_MODEL_TYPE.get(model_type or "")
+
+
+def classifiers(model: nn.Module, family: Family) -> list[str]:
+    """The full names of the classifiers that `model` has: of those of its family, the ones that hold weights."""
+    wrapper = "timm_model." if hasattr(model, "timm_model") else ""
+    names = [wrapper + head for head in family.heads]
+    return [name for name, module in model.named_modules() if name in names and len(list(module.parameters()))]
