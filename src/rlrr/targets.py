@@ -78,8 +78,29 @@ def family_of(model: nn.Module) -> Family | None:
     return _BY_CLASS.get(type(model).__name__) or _BY_MODEL_TYPE.get(model_type or "")
 
 
-def classifiers(model: nn.Module, family: Family) -> list[str]:
-    """The full names of the classifiers that `model` has: of those of its family, the ones that hold weights."""
-    wrapper = "timm_model." if hasattr(model, "timm_model") else ""
-    names = [wrapper + head for head in family.heads]
+def default_targets(model: nn.Module) -> list[str]:
+    """The full names of the modules that the family's default adapts; none for an unknown family."""
+    family = family_of(model)
+    if family is None:
+        return []
+    regex = re.compile(family.target_modules(model))
+    return [name for name, _ in model.named_modules() if regex.fullmatch(name)]
+
+
+def block_linears(model: nn.Module) -> list[str] | str:
+    """The full names of all linears among the default targets; PEFT's "all-linear" for an unknown family."""
+    modules = dict(model.named_modules())
+    return [name for name in default_targets(model) if isinstance(modules[name], nn.Linear)] or "all-linear"
+
+
+def classifier_names(model: nn.Module) -> list[str]:
+    """The full names of the classifiers that hold weights: timm's own word for any timm model, else the family's."""
+    if hasattr(model, "get_classifier"):
+        classifier = model.get_classifier()
+        heads = classifier if isinstance(classifier, tuple) else (classifier,)
+        names = [name for name, module in model.named_modules() if any(module is head for head in heads)]
+    else:
+        family = family_of(model)
+        wrapper = "timm_model." if hasattr(model, "timm_model") else ""
+        names = [wrapper + head for head in family.heads] if family else []
     return [name for name, module in model.named_modules() if name in names and len(list(module.parameters()))]

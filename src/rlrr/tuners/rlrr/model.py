@@ -16,7 +16,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
 from torch import nn
 
 from rlrr.errors import RLRRError
-from rlrr.targets import classifiers, family_of
+from rlrr.targets import classifier_names, family_of
 from rlrr.tuners.rlrr.config import RLRRConfig
 from rlrr.tuners.rlrr.layer import BASE, Affine, Linear, RLRRLayer
 
@@ -60,7 +60,7 @@ class RLRRModel(BaseTuner):
             peft_config.target_modules = family.target_modules(model, layers)
             peft_config.layers_to_transform = None  # now part of the regex
             if peft_config.modules_to_save is None:
-                peft_config.modules_to_save = classifiers(model, family) or None
+                peft_config.modules_to_save = classifier_names(model) or None
         # BEiT, EVA-02 and Swin V2 read `qkv.weight` past the module, unless told to keep its bias apart
         for module in model.modules():
             if hasattr(module, "qkv_bias_separate"):

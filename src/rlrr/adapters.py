@@ -1,0 +1,292 @@
+"""The adapter folder: what a finished run is saved as, and how it comes back.
+
+It holds `adapter_model.safetensors` (all that was trained, with the classifier), PEFT's `adapter_config.json` if
+the method is a PEFT one, and `rlrr.json`, which says what backbone, classes and preprocessing belong to it. A
+folder is complete once `rlrr.json` is there: it is written last. Only safetensors and JSON are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import ModulesToSaveWrapper
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rlrr.backbones import Backbone, load_backbone
+from rlrr.errors import RLRRError
+from rlrr.files import atomic, read_json, write_json
+from rlrr.methods import apply_method
+from rlrr.targets import classifier_names
+
+FORMAT = 1
+TENSORS, PEFT_CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "rlrr.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `rlrr.json` says of an adapter.
+
+    Attributes:
+        method: Name of the method.
+        backbone: `name` and `weights` to load it from, `architecture`, `tag`, `image_size` in pixels, and
+            `fingerprint`, the SHA-256 of its weights.
+        classes: Class names, in the order of the logits.
+        preprocessing: timm's data config.
+        recipe: The options of the run.
+        data: Name of the data, where its splits come from, and the number of images in each.
+        protocol: How the reported epoch was chosen.
+        metrics: Accuracies as fractions, with the split they were measured on, and seconds of training.
+        parameters: Numbers of trained parameters: `adapter` and `head`.
+        versions: Of the libraries used.
+        tensors_sha256: Of `adapter_model.safetensors`.
+        format: Version of this format.
+    """
+
+    method: str
+    backbone: dict[str, Any]
+    classes: list[str]
+    preprocessing: dict[str, Any]
+    recipe: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    protocol: str = ""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    tensors_sha256: str = ""
+    format: int = FORMAT
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """All that a method has trained, on the CPU: for a PEFT model PEFT's own names, else the model's.
+
+    A model of which everything is trained gives its buffers too.
+    """
+    if isinstance(model, PeftModel):
+        state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    else:
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        state = {name: value for name, value in model.state_dict().items() if not frozen or name in trained}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
+    """Put what `trained_state` gave back into a model of the same method.
+
+    Raises:
+        RLRRError: keys are missing, stray or of another shape; the model is left as it is.
+    """
+    expected = {name: tensor.shape for name, tensor in trained_state(model).items()}
+    found = {name: tensor.shape for name, tensor in state.items()}
+    problems = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "stray": sorted(found.keys() - expected.keys()),
+        "of another shape": [name for name in expected if name in found and expected[name] != found[name]],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{len(names)} {what} (such as {names[0]})" for what, names in problems.items() if names)
+        raise RLRRError(f"The tensors in {where} do not fit the model: {listed}. Was it saved from another one?")
+    if isinstance(model, PeftModel):
+        set_peft_model_state_dict(model, dict(state))
+    else:
+        model.load_state_dict(dict(state), strict=False)
+
+
+def save_trained_state(model: nn.Module, path: Path) -> None:
+    """Write `trained_state` as safetensors, atomically."""
+    with atomic(path) as temporary:
+        save_file(trained_state(model), temporary, metadata={"format": "pt"})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        RLRRError: it is missing, cut short or damaged.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise RLRRError(f"{path} is missing: copy the whole folder, or train again.") from None
+    except (SafetensorError, OSError) as error:
+        raise RLRRError(f"{path} is damaged or cut short ({error}): copy it again, or train again.") from None
+
+
+def save_adapter(folder: Path, model: nn.Module, record: Record) -> Record:
+    """Write the adapter folder, each file atomically and `rlrr.json` last.
+
+    Returns:
+        The record as written, with the checksum of the tensors.
+    """
+    save_trained_state(model, folder / TENSORS)
+    if isinstance(model, PeftModel):
+        config = model.peft_config[model.active_adapter]
+        with tempfile.TemporaryDirectory() as scratch, atomic(folder / PEFT_CONFIG) as temporary:
+            saved = type(config)(**{**config.to_dict(), "inference_mode": True})
+            saved.save_pretrained(scratch)
+            temporary.write_bytes((Path(scratch) / PEFT_CONFIG).read_bytes())
+    written = Record(**{**asdict(record), "tensors_sha256": _sha256(folder / TENSORS)})
+    write_json(folder / RECORD, asdict(written))
+    return written
+
+
+def read_record(folder: Path) -> Record:
+    """Read `rlrr.json`.
+
+    Raises:
+        RLRRError: the folder is not that of a finished run, or was written by a newer version.
+    """
+    if not folder.is_dir():
+        raise RLRRError(f"There is no folder {folder}: give the one that `rlrr train` wrote to (its --output).")
+    if not (folder / RECORD).exists():
+        if (folder / "recipe.yaml").exists():
+            raise RLRRError(f"The run in {folder} is not finished: `rlrr train --config {folder / 'recipe.yaml'} --output {folder} --resume` goes on with it.")
+        if (folder / PEFT_CONFIG).exists():
+            raise RLRRError(f"{folder} is a PEFT adapter without {RECORD}: load it with peft.PeftModel.from_pretrained.")
+        raise RLRRError(f"{folder} holds no {RECORD}, so it is not the folder of a run of `rlrr train`.")
+    content = read_json(folder / RECORD)
+    version = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(version, int):
+        raise RLRRError(f"{folder / RECORD} is not one of ours: it names no format.")
+    if version > FORMAT:
+        raise RLRRError(f"{folder / RECORD} has format {version}, newer than this rlrr reads ({FORMAT}): update rlrr.")
+    names = {f.name for f in fields(Record)}
+    if content.keys() != names:
+        odd = ", ".join(sorted(content.keys() ^ names))
+        raise RLRRError(f"{folder / RECORD} is damaged: {odd} missing or stray.")
+    return Record(**content)
+
+
+def load_adapter(folder: Path, weights: str | None = None) -> tuple[nn.Module, Record]:
+    """Build the backbone an adapter belongs to and put the adapter on it, in evaluation mode.
+
+    Args:
+        folder: The adapter folder.
+        weights: Where the backbone's weights are now, if not where they were in training.
+
+    Raises:
+        RLRRError: the folder is incomplete or damaged, the backbone is not to be had or is another one, or keys
+            are missing or stray.
+    """
+    record = read_record(folder)
+    if _sha256(folder / TENSORS) != record.tensors_sha256:
+        read_tensors(folder / TENSORS)  # says so if the file is cut short
+        raise RLRRError(f"{folder / TENSORS} is not the file that {RECORD} was written with: copy the folder again.")
+    backbone = load_backbone(
+        record.backbone["name"],
+        num_classes=len(record.classes),
+        image_size=record.backbone["image_size"],
+        weights=weights or record.backbone["weights"],
+    )
+    check_fingerprint(backbone, record, folder)
+    if (folder / PEFT_CONFIG).exists():
+        model: nn.Module = get_peft_model(backbone.model, PeftConfig.from_pretrained(str(folder)))
+    else:
+        model = apply_method(backbone.model, record.method)
+    load_trained_state(model, read_tensors(folder / TENSORS), folder / TENSORS)
+    return model.eval(), record
+
+
+def check_fingerprint(backbone: Backbone, record: Record, folder: Path) -> None:
+    """Refuse another backbone than the adapter was trained on.
+
+    Raises:
+        RLRRError: the weights have another fingerprint.
+    """
+    if backbone.fingerprint != record.backbone["fingerprint"]:
+        raise RLRRError(
+            f"The adapter in {folder} was trained on {record.backbone['name']} with weights "
+            f"{record.backbone['fingerprint'][:12]}, and these are {backbone.fingerprint[:12]}: "
+            "give the file it was trained on with --weights."
+        )
+
+
+def merge(model: nn.Module) -> nn.Module:
+    """The plain model in which the adapter is part of the weights; a model without adapter is returned as it is."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+
+
+def hotswap(model: PeftModel, folder: Path) -> None:
+    """Put the vectors and classifier of another adapter of the same shape in place of those of `model`.
+
+    Nothing is rebuilt, so that a compiled model is not compiled again.
+
+    Raises:
+        RLRRError: the adapter does not fit; the model is left as it is.
+    """
+    load_trained_state(model, read_tensors(folder / TENSORS), folder / TENSORS)
+
+
+def parameter_counts(model: nn.Module) -> dict[str, int]:
+    """Numbers of trained parameters: in the classifier (`head`) and elsewhere (`adapter`)."""
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    heads = [module for name, module in plain.named_modules() if name in classifier_names(plain)]
+    in_head = {id(parameter) for head in heads for parameter in head.parameters()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    head = sum(parameter.numel() for parameter in trained if id(parameter) in in_head)
+    return {"adapter": sum(parameter.numel() for parameter in trained) - head, "head": head}
+
+
+def check_adapted(model: PeftModel, example: Tensor) -> None:
+    """Check, after injection, that exactly the adapter is trainable and that every adapted layer is called.
+
+    Some timm families read `layer.weight` past the layer, so that its adapter would never act.
+
+    Args:
+        model: The adapted model.
+        example: A batch of images, (batch, 3, H, W); zeros will do.
+
+    Raises:
+        RLRRError: naming the layers that are never called, or the parameters that are wrongly (not) trainable.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    adapter = model.active_adapter
+    expected = {
+        id(parameter)
+        for layer in layers.values()
+        for container in layer.adapter_layer_names
+        if adapter in getattr(layer, container)
+        for parameter in _parameters(getattr(layer, container)[adapter])
+    }
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            expected |= {id(parameter) for parameter in module.modules_to_save[adapter].parameters()}
+    wrong = [name for name, parameter in model.named_parameters() if parameter.requires_grad != (id(parameter) in expected)]
+    if wrong or not layers:
+        raise RLRRError(f"After injection, {len(wrong)} parameters are wrongly trainable or frozen, such as {wrong[:1]}.")
+    called = set()
+    hooks = [
+        layer.register_forward_pre_hook(lambda module, args, name=name: called.add(name)) for name, layer in layers.items()
+    ]
+    was_training = model.training
+    with torch.no_grad():
+        model.eval()(example)
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    if missed := sorted(layers.keys() - called):
+        raise RLRRError(
+            f"{len(missed)} of {len(layers)} adapted layers are never called, such as {missed[0]}: this backbone reads "
+            "their weights directly, so an adapter there would do nothing. Leave them out of target_modules."
+        )
+
+
+def _parameters(value: nn.Module | nn.Parameter) -> list[nn.Parameter]:
+    return [value] if isinstance(value, nn.Parameter) else list(value.parameters())
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise RLRRError(f"{path} is missing: copy the whole folder, or train again.") from None

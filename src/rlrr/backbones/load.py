@@ -1,0 +1,236 @@
+"""From a name to a model with its weights, the preprocessing they ask for, and their fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from rlrr.backbones import packaged, sources
+from rlrr.errors import RLRRError, did_you_mean
+from rlrr.files import read_json
+
+# Tables whose size follows the image size, under the names timm's families give them.
+_POSITIONS = re.compile(r"pos_embed|relative_position|relative_coords|rel_pos|attn_mask|attention_bias")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained model with a fresh classifier, and what is to be known of it.
+
+    Attributes:
+        model: the timm model; its classifier has `num_classes` outputs, or is left out if that is 0.
+        name: what `load_backbone` builds it from again: "vit_base_patch16_224.orig_in21k", "vit_small_focus",
+            or the path of a local timm folder.
+        architecture: timm's name without the tag.
+        tag: timm's tag of the pretrained weights, if `name` has one.
+        image_size: height and width of the images, in pixels.
+        data_config: preprocessing as timm describes it: `input_size` (3, S, S), `mean`, `std`,
+            `interpolation`, `crop_pct`, `crop_mode`.
+        fingerprint: SHA-256 of the weights, see `fingerprint`.
+    """
+
+    model: nn.Module
+    name: str
+    architecture: str
+    tag: str | None
+    image_size: int
+    data_config: dict[str, Any]
+    fingerprint: str
+
+
+def load_backbone(
+    name: str,
+    *,
+    num_classes: int,
+    image_size: int | None = None,
+    weights: str | None = None,
+    drop_path: float = 0.0,
+) -> Backbone:
+    """Build the model of this name with its pretrained weights and a new classifier.
+
+    The classifier is drawn from torch's generator: seed it before the call.
+
+    Args:
+        name: a timm name with or without its tag (without: timm's default tag), also with "timm/" or
+            "hf-hub:timm/" before it; "vit_small_focus", the backbone packaged for use offline
+            (see `rlrr.backbones.packaged`); or a local folder in timm's format (`config.json` and
+            `model.safetensors`). A folder with the name of a model is written "./name".
+        num_classes: outputs of the classifier; 0 for none.
+        image_size: height and width of the images, in pixels; None for the model's own. The tables of
+            positions are resized to it.
+        weights: a file or folder to load instead of fetching: .safetensors, .pth, original JAX .npz. It has
+            to hold every key of the backbone and no other. The preprocessing is that of the tag in the name,
+            or of timm's default tag.
+        drop_path: rate of stochastic depth of the last block, growing linearly up to it.
+
+    Raises:
+        RLRRError: there is no such backbone, its weights cannot be fetched or read or are those of another
+            backbone, or an option does not fit it.
+    """
+    if num_classes < 0:
+        raise RLRRError(f"num_classes is {num_classes}: give 0 (no classifier) or more.", usage=True)
+    if not 0 <= drop_path < 1:
+        raise RLRRError(f"drop_path is {drop_path}: give a rate from 0 to below 1.", usage=True)
+    name, timm_name = _identify(name, weights)
+    if name == packaged.NAME:
+        image_size = packaged.IMAGE_SIZE if image_size is None else image_size
+    elif timm_name.startswith("local-dir:"):
+        weights = weights or name
+    try:
+        arguments = timm.models.resolve_model_input_args(
+            timm_name, {"img_size": image_size}, num_classes=0, drop_path_rate=drop_path or None
+        )
+        skeleton = _skeleton(arguments)
+    except Exception as error:  # every family refuses an option in its own way
+        raise RLRRError(f"timm cannot build {name} like this: {sources.brief(error)}.", usage=True) from error
+    config = arguments["pretrained_cfg"]
+    if image_size is not None and "img_size" in arguments:
+        _check_image_size(name, image_size, skeleton.feature_info[-1]["reduction"])
+
+    architecture, tag = config["architecture"], config.get("tag")
+    if name != f"{architecture}.{tag}":  # the weights are not those of timm's tag, whose config this may be
+        tag = None
+        config.update(tag=None, hf_hub_id=None, url=None)
+    model = _with_weights(name, arguments, weights, skeleton)
+    digest = fingerprint(model)
+    if num_classes:
+        model.reset_classifier(num_classes)
+    model.name_or_path = f"timm/{name}" if tag else name  # PEFT records it with an adapter
+    image_size = image_size or config["input_size"][-1]
+    return Backbone(
+        model=model,
+        name=name,
+        architecture=architecture,
+        tag=tag,
+        image_size=image_size,
+        data_config=timm.data.resolve_model_data_config(model, {"img_size": image_size}),
+        fingerprint=digest,
+    )
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return the SHA-256, in hexadecimal, of the weights of a backbone.
+
+    It is taken over name, dtype, shape and bytes of the floating-point parameters and persistent buffers, in
+    the order of their names. Left out are the classifier, which is new in each model, and the tables of
+    positions, which are resized to the image size: one weights file has one fingerprint, at every image size
+    and for every number of classes.
+    """
+    head: Any = getattr(model, "get_classifier", tuple)()
+    heads = head if isinstance(head, tuple) else (head,)  # two, if distilled
+    own = tuple(f"{name}." for name, module in model.named_modules() if any(module is head for head in heads))
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if tensor.is_floating_point() and not name.startswith(own) and not _POSITIONS.search(name):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _identify(name: str, weights: str | None) -> tuple[str, str]:
+    """Return the name to record, and the one that timm builds it from.
+
+    Raises:
+        RLRRError: nothing has this name, or it means different weights to different people.
+    """
+    if name == packaged.NAME:
+        if weights:
+            raise RLRRError(
+                f"{name} comes with its weights: leave out --weights, or name {packaged.ARCHITECTURE}.",
+                usage=True,
+            )
+        return name, packaged.ARCHITECTURE
+    known = {*timm.list_models(), *timm.list_models(include_tags=True)}
+    plain = name.removeprefix("hf-hub:").removeprefix("timm/")
+    if plain in known:
+        if "." not in plain and not weights and (tag := timm.models.get_pretrained_cfg_value(plain, "tag")):
+            plain = f"{plain}.{tag}"
+        return plain, plain
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        config = read_json(folder / "config.json")
+        architecture = str(config.get("architecture")) if isinstance(config, dict) else None
+        if architecture not in known:
+            raise RLRRError(
+                f"{folder / 'config.json'} names no timm model (architecture: {architecture}): give a folder"
+                " in timm's format, such as `rlrr merge` writes.",
+                usage=True,
+            )
+        return str(folder.resolve()), f"local-dir:{folder.resolve()}"
+    base = plain.removesuffix("_in21k")
+    if base != plain and (exact := timm.list_pretrained(f"{base}.*in21k")):
+        raise RLRRError(
+            f"{name} is an old name that does not say which weights are meant: give {' or '.join(exact)}"
+            " (orig: the release of 2020, on which most papers compare; augreg: trained again, in 2021).",
+            usage=True,
+        )
+    near = did_you_mean(plain, sorted({*known, packaged.NAME}))
+    raise RLRRError(
+        f"There is no backbone {name!r}, neither in timm nor as a folder.{near} `rlrr backbones` lists some.",
+        usage=True,
+    )
+
+
+def _skeleton(arguments: dict[str, Any]) -> Any:
+    """Build the model at its own image size and without memory for its weights, to learn its shape."""
+    with torch.device("meta"):
+        return timm.create_model(**{key: value for key, value in arguments.items() if key != "img_size"})
+
+
+def _check_image_size(name: str, image_size: int, stride: int) -> None:
+    if image_size < stride or image_size % stride:
+        below = image_size // stride * stride
+        near = " or ".join(str(size) for size in (below, below + stride) if size >= stride)
+        raise RLRRError(
+            f"image_size {image_size} does not fit {name}, which takes multiples of {stride}: give {near}.",
+            usage=True,
+        )
+
+
+def _with_weights(name: str, arguments: dict[str, Any], weights: str | None, skeleton: Any) -> Any:
+    """Build the model and load its weights.
+
+    timm's loader of the family does it, which renames old keys and resizes positions. It is made strict with
+    weights that are not from the Hub.
+    """
+    config = arguments["pretrained_cfg"]
+    if name == packaged.NAME:
+        source: Path | None = packaged.onnx_file()
+        overlay = sources.from_tensors(packaged.packaged_weights())
+    elif weights:
+        source = Path(weights).expanduser()
+        overlay = sources.from_file(source, skeleton, config.get("classifier") or ())
+    else:
+        source, overlay = None, None
+        sources.expect_reachable(name, config)
+    try:
+        with _quiet_hub():
+            model: Any = timm.create_model(**arguments, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # timm's filters fail in any way on the keys of another model
+        if source is None:
+            raise sources.offline(name, error) from error
+        raise sources.does_not_fit(source, name, error) from error
+    model.pretrained_cfg.pop("state_dict", None)  # or it stays in memory as long as the model
+    return model
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Leave out the Hub's remarks on tokens and retries; its errors are raised."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,69 @@
+"""What every source of images is turned into: classes, and splits of undecoded images with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlrr.data.decode import Source
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of one split, in a fixed order. Nothing is decoded here.
+
+    Attributes:
+        images: what `decode` reads, one per image.
+        labels: index into the classes, one per image.
+        names: what messages and reports call each image ("cat/1.jpg", "mnist/123").
+    """
+
+    images: Sequence[Source]
+    labels: Sequence[int]
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Sequence[int]) -> Split:
+        """Pick images by position, in the order of `indices`; the images stay where they are."""
+        indices = [int(index) for index in indices]
+        return Split(_Picked(self.images, indices), _pick(self.labels, indices), _pick(self.names, indices))
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set ready to be checked and prepared.
+
+    Attributes:
+        name: the folder, sample or Hub data set.
+        classes: class names; a label is an index into them.
+        split_origin: one sentence on where each split comes from.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split | None
+    split_origin: str
+
+
+class _Picked(Sequence[Any]):
+    """A view, since the images of a Hub data set are only read when asked for."""
+
+    def __init__(self, base: Sequence[Any], indices: Sequence[int]) -> None:
+        self._base, self._indices = base, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return _Picked(self._base, self._indices[index])
+        return self._base[self._indices[index]]
+
+
+def _pick(values: Sequence[Any], indices: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(values[index] for index in indices)

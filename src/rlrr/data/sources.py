@@ -1,0 +1,28 @@
+"""From what a user writes after `--data` to the data set it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlrr.data.dataset import ImageData
+from rlrr.data.folder import load_folder
+from rlrr.data.hub import load_hub
+from rlrr.data.samples import load_sample
+
+
+def load_data(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> ImageData:
+    """Load a folder of images, `sample:NAME` or `hub:OWNER/NAME`; no image is decoded yet.
+
+    Args:
+        val_fraction: share of train held out as val if the data has no val of its own; samples have.
+        seed: of the split made here.
+
+    Raises:
+        RLRRError: there is no such data, or it cannot be used as it is.
+    """
+    kind, _, name = str(data).partition(":")
+    if kind == "sample":
+        return load_sample(name, seed=seed)
+    if kind == "hub":
+        return load_hub(name, val_fraction=val_fraction, seed=seed)
+    return load_folder(Path(data).expanduser(), val_fraction=val_fraction, seed=seed)

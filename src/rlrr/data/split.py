@@ -1,0 +1,78 @@
+"""Data sets out of the splits a source found, with val held out of train if there is none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from rlrr.data.dataset import ImageData, Split
+from rlrr.errors import RLRRError
+
+ALIASES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def assemble(
+    name: str,
+    classes: Sequence[str],
+    splits: Mapping[str, Split],
+    origins: Mapping[str, str],
+    *,
+    val_fraction: float,
+    seed: int,
+) -> ImageData:
+    """Make a data set of the splits that a source found.
+
+    Args:
+        splits: "train" and, where the source has them, "val" and "test".
+        origins: where each of them was found ("folder val/").
+        val_fraction: share of each class of train that becomes val if the source has none.
+
+    Raises:
+        RLRRError: train has only one class, or a class too small to be split.
+    """
+    train = splits["train"]
+    counts = Counter(train.labels)
+    if len(counts) < 2:
+        only = "".join(repr(classes[label]) for label in counts) or "none"
+        raise RLRRError(
+            f"{name} has one class only ({only}): at least two are needed to learn to tell apart."
+        )
+    found = [f"{key}: from {origins[key]}" for key in ("val", "test") if key in splits]
+    if "val" in splits:
+        return ImageData(name, tuple(classes), train, splits["val"], splits.get("test"), "; ".join(found))
+    if small := [classes[label] for label in sorted(counts) if counts[label] == 1]:
+        raise RLRRError(
+            f"{name}: {enumerated(small)} has a single image, which cannot be in both train and val: add "
+            "images, remove the class, or provide a val folder or split."
+        )
+    train, val = hold_out(train, val_fraction, seed)
+    found.insert(0, f"val: {100 * val_fraction:g} % of train, stratified, seed {seed}")
+    return ImageData(name, tuple(classes), train, val, splits.get("test"), "; ".join(found))
+
+
+def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Divide a split class by class; the second part gets `fraction` of each class.
+
+    Both parts get at least one image of each class, which scikit-learn's stratified split does not promise
+    for a rare class.
+
+    Raises:
+        RLRRError: `fraction` is not between 0 and 1.
+    """
+    if not 0 < fraction < 1:
+        raise RLRRError(f"val_fraction must be between 0 and 1, not {fraction}.", usage=True)
+    # RandomState, and not default_rng: its numbers are frozen, so that a seed names a split for ever.
+    random, labels = np.random.RandomState(seed), np.asarray(split.labels)
+    held = np.zeros(len(split), dtype=bool)
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        held[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
+    return split.subset(np.flatnonzero(~held).tolist()), split.subset(np.flatnonzero(held).tolist())
+
+
+def enumerated(names: Sequence[str], most: int = 20) -> str:
+    """Join names for a message, the first `most` of them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

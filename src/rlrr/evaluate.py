@@ -1,0 +1,144 @@
+"""How good a finished run is on images with labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from rlrr import plots
+from rlrr.data import ImageData, Split, load_data, prepare_split
+from rlrr.data.pipeline import preparation
+from rlrr.errors import RLRRError
+from rlrr.files import write_json
+from rlrr.predict import Classifier, load
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result on one split.
+
+    Attributes:
+        split: What was evaluated, in words.
+        images: Number of images.
+        accuracy: Share that is right.
+        classes: Class names.
+        per_class: For each class precision, recall, F1 and number of images.
+        confusion: Counts, (true class, predicted class).
+        predicted: Predicted class of each image, by index.
+        confidence: Its probability.
+        skipped: Images that could not be read; each counts in no figure.
+    """
+
+    split: str
+    images: int
+    accuracy: float
+    classes: list[str]
+    per_class: list[dict[str, float]]
+    confusion: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    skipped: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict:
+        """The figures, without the single images, as JSON has them."""
+        return {
+            "split": self.split,
+            "images": self.images,
+            "skipped": list(self.skipped),
+            "accuracy": self.accuracy,
+            "per_class": dict(zip(self.classes, self.per_class, strict=True)),
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def evaluate(
+    run: str | Path | Classifier,
+    data: str | Path,
+    *,
+    split: Literal["test", "val", "train"] | None = None,
+    bad_images: Literal["error", "skip"] = "error",
+) -> Evaluation:
+    """Evaluate a finished run.
+
+    Args:
+        run: Its folder, or what `load` gave.
+        data: A folder, sample or Hub data set as for `train`; a folder of class folders without splits is
+            evaluated whole.
+        split: Which split; None is test if there is one, else all images of a folder without splits, else val.
+        bad_images: "skip" leaves images out that cannot be read, and counts them.
+
+    Raises:
+        RLRRError: the data has no such split, has a class that the run does not know, or holds bad images.
+    """
+    classifier = run if isinstance(run, Classifier) else load(run)
+    recipe = classifier.record.recipe
+    content = load_data(data, val_fraction=recipe.get("val_fraction", 0.2), seed=recipe.get("seed", 0))
+    chosen, name = _choose(content, split)
+    return evaluate_split(classifier, _relabel(chosen, content, classifier), f"{content.name}, {name}", bad_images)
+
+
+def evaluate_split(
+    classifier: Classifier, split: Split, what: str, bad_images: Literal["error", "skip"] = "error"
+) -> Evaluation:
+    """Evaluate on a split whose labels are indices into the classifier's classes."""
+    split, cache, skipped = prepare_split(
+        split, preparation(classifier.record.preprocessing), bad_images=bad_images, what=what
+    )
+    probabilities = classifier.logits(classifier.dataset(split, cache)).softmax(-1)
+    confidence, predicted = (tensor.numpy() for tensor in probabilities.max(-1))
+    labels, indices = np.asarray(split.labels), np.arange(len(classifier.classes))
+    measures = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
+    return Evaluation(
+        split=what,
+        images=len(split),
+        accuracy=float((labels == predicted).mean()),
+        classes=list(classifier.classes),
+        per_class=[
+            {"precision": float(p), "recall": float(r), "f1": float(f), "images": int(n)}
+            for p, r, f, n in zip(*measures, strict=True)
+        ],
+        confusion=confusion_matrix(labels, predicted, labels=indices),
+        predicted=predicted,
+        confidence=confidence,
+        skipped=skipped,
+    )
+
+
+def save_evaluation(evaluation: Evaluation, folder: Path) -> tuple[Path, Path]:
+    """Write `evaluation.json` and the picture `confusion.png`; gives their paths."""
+    figures, picture = folder / "evaluation.json", folder / "confusion.png"
+    write_json(figures, evaluation.to_dict())
+    title = f"{evaluation.split}: {evaluation.accuracy:.1%} of {evaluation.images} images right"
+    plots.save(plots.confusion_matrix(evaluation.confusion, evaluation.classes, title), picture)
+    return figures, picture
+
+
+def _choose(data: ImageData, name: str | None) -> tuple[Split, str]:
+    if name is None and data.test is None and "held out" in data.split_origin:
+        whole = _concatenate(data.train, data.val)
+        return whole, "all images"
+    name = name or ("test" if data.test is not None else "val")
+    split = getattr(data, name)
+    if split is None:
+        raise RLRRError(f"{data.name} has no test split: give --split val, or a folder with test/.", usage=True)
+    return split, name
+
+
+def _concatenate(one: Split, other: Split) -> Split:
+    return Split([*one.images, *other.images], [*one.labels, *other.labels], [*one.names, *other.names])
+
+
+def _relabel(split: Split, data: ImageData, classifier: Classifier) -> Split:
+    """The split with labels of the classifier, by class name."""
+    unknown = sorted(set(data.classes) - set(classifier.classes))
+    if unknown:
+        raise RLRRError(
+            f"{data.name} has {len(unknown)} classes that the run does not know, such as {unknown[0]!r}: it knows "
+            f"{', '.join(classifier.classes[:5])}{', …' if len(classifier.classes) > 5 else ''}."
+        )
+    index = [classifier.classes.index(name) for name in data.classes]
+    return Split(split.images, [index[label] for label in split.labels], split.names)

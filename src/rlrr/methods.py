@@ -1,0 +1,89 @@
+"""The ways to fine-tune, each a function that makes a model trainable in its way.
+
+Ours are PEFT tuners; what PEFT has is used from PEFT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from rlrr.targets import block_linears, classifier_names
+from rlrr.training.recipe import METHODS
+from rlrr.tuners import RLRRConfig
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to fine-tune.
+
+    Attributes:
+        title: What tables and legends call it.
+        summary: What is trained, in one sentence.
+        learning_rate: Peak rate of AdamW when the recipe names none.
+        rank: Rank when the recipe names none; None for a method that has none.
+        apply: From a backbone with its classifier (and a rank) to the model to train.
+    """
+
+    title: str
+    summary: str
+    learning_rate: float
+    rank: int | None
+    apply: Callable[[nn.Module, int], nn.Module]
+
+
+def _rlrr(model: nn.Module, rank: int) -> nn.Module:
+    return get_peft_model(model, RLRRConfig(rank=rank))
+
+
+def _lora(model: nn.Module, rank: int) -> nn.Module:
+    config = LoraConfig(
+        r=rank, lora_alpha=rank, target_modules=block_linears(model), modules_to_save=classifier_names(model)
+    )
+    return get_peft_model(model, config)
+
+
+def _linear(model: nn.Module, rank: int) -> nn.Module:
+    heads = tuple(f"{name}." for name in classifier_names(model))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(heads))
+    return model
+
+
+def _full(model: nn.Module, rank: int) -> nn.Module:
+    return model.requires_grad_(True)
+
+
+_METHODS = {
+    "rlrr": Method(
+        "RLRR",
+        "Residual-based low-rank rescaling of every linear; scale and shift after norms and patch embedding.",
+        5e-3,
+        1,
+        _rlrr,
+    ),
+    "linear": Method("Linear probe", "The classifier alone, on the frozen backbone.", 1e-2, None, _linear),
+    "full": Method("Full fine-tuning", "Every weight.", 5e-5, None, _full),
+    "lora": Method("LoRA", "A low-rank term beside every linear of the blocks (PEFT's LoRA).", 1e-3, 8, _lora),
+}
+assert tuple(_METHODS) == METHODS
+
+
+def methods() -> dict[str, Method]:
+    """All methods by the name they have on the command line."""
+    return dict(_METHODS)
+
+
+def apply_method(model: nn.Module, method: str, rank: int | None = None) -> nn.Module:
+    """Make a backbone with its classifier trainable by one of `methods()`.
+
+    Args:
+        model: A backbone; it is changed in place.
+        method: Its name.
+        rank: Rank of the update; None for the method's own.
+    """
+    chosen = _METHODS[method]
+    return chosen.apply(model, rank or chosen.rank or 0)

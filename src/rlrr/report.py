@@ -1,0 +1,105 @@
+"""A report as one HTML file that holds its pictures and asks the network for nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from rlrr.errors import RLRRError
+from rlrr.files import atomic
+
+_NUMBER = re.compile(r"[-\N{MINUS SIGN}+±~≈<>≤≥]?\s?\d.*|[-\N{EN DASH}—]?")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file, one sentence on how to read it, and its content in words for who cannot see it."""
+
+    path: Path
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under `columns`; the first cell of a row names it."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers only, and are set flush right."""
+        return [all(_NUMBER.fullmatch(cell) for cell in column) for column in zip(*self.rows, strict=True)]
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    summary: str,
+    tables: Sequence[Table],
+    pictures: Sequence[Picture],
+    facts: Mapping[str, str] = MappingProxyType({}),
+    commands: Sequence[str] = (),
+) -> None:
+    """Write `path`, one HTML file that can be mailed as it is.
+
+    Args:
+        path: where to write.
+        title: the heading.
+        summary: what came out, in a few sentences.
+        tables: the numbers.
+        pictures: the figures, which are copied into the file.
+        facts: how it was made: backbone, data, seed, versions.
+        commands: what to type to run it again, a line each.
+
+    Raises:
+        RLRRError: a picture is missing or no PNG, or `path` cannot be written.
+    """
+    environment = Environment(
+        loader=PackageLoader("rlrr", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.jinja").render(
+        title=title,
+        summary=summary,
+        tables=tables,
+        figures=[(picture, *_embed(picture.path)) for picture in pictures],
+        facts=facts,
+        commands=commands,
+    )
+    with atomic(path) as temporary:
+        # "replace": the name of a folder may hold bytes that are no text.
+        temporary.write_text(page, encoding="utf-8", errors="replace")
+
+
+def _embed(path: Path) -> tuple[str, int]:
+    """Put a PNG file into an address, and say how many CSS pixels wide it is, which is its size on paper.
+
+    Raises:
+        RLRRError: it is missing, or is no PNG.
+    """
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            width = image.width * 96 / image.info.get("dpi", (96, 96))[0]
+    except OSError as error:  # Pillow's for what is no image is one, too
+        reason = error.strerror or "it is no PNG file"
+        raise RLRRError(
+            f"The picture {path} cannot be put into the report: {reason}. Draw it again."
+        ) from error
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii"), round(width)

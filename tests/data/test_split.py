@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from rlrr.data import Split
+from rlrr.data.split import assemble, enumerated, hold_out
+from rlrr.errors import RLRRError
+
+
+def split_of(*counts: int) -> Split:
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    return Split([b""] * len(labels), labels, [f"{index}" for index in range(len(labels))])
+
+
+def test_each_class_gives_its_share() -> None:
+    train, val = hold_out(split_of(50, 20, 10), 0.2, seed=0)
+    assert Counter(val.labels) == {0: 10, 1: 4, 2: 2}
+    assert Counter(train.labels) == {0: 40, 1: 16, 2: 8}
+
+
+@pytest.mark.parametrize(("fraction", "in_val"), [(0.01, 1), (0.99, 2)])
+def test_each_class_is_in_both_parts_whatever_the_fraction(fraction: float, in_val: int) -> None:
+    train, val = hold_out(split_of(3, 3, 3), fraction, seed=0)
+    assert Counter(val.labels) == dict.fromkeys(range(3), in_val)
+    assert Counter(train.labels) == dict.fromkeys(range(3), 3 - in_val)
+
+
+def test_the_parts_are_disjoint_whole_and_in_order() -> None:
+    train, val = hold_out(split_of(30, 12), 0.25, seed=3)
+    assert sorted([*train.names, *val.names], key=int) == [str(index) for index in range(42)]
+    assert list(val.names) == sorted(val.names, key=int)
+
+
+def test_the_seed_makes_the_split() -> None:
+    split = split_of(30, 30)
+    first, again, other = (hold_out(split, 0.2, seed)[1].names for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_a_seed_names_the_same_split_for_ever() -> None:
+    assert hold_out(split_of(6, 6), 0.34, seed=0)[1].names == ("2", "5", "7", "9")
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.2, 20])
+def test_a_fraction_that_is_none_is_wrong_use(fraction: float) -> None:
+    with pytest.raises(RLRRError, match="val_fraction must be between 0 and 1") as error:
+        hold_out(split_of(3, 3), fraction, seed=0)
+    assert error.value.usage
+
+
+def test_classes_with_a_single_image_are_named() -> None:
+    with pytest.raises(RLRRError, match="b, d has a single image"):
+        assemble("x", "abcd", {"train": split_of(2, 1, 3, 1)}, {}, val_fraction=0.2, seed=0)
+
+
+def test_one_class_is_not_enough() -> None:
+    with pytest.raises(RLRRError, match=r"one class only \('a'\)"):
+        assemble("x", "ab", {"train": split_of(4)}, {}, val_fraction=0.2, seed=0)
+
+
+def test_a_subset_follows_its_indices_and_leaves_the_images_where_they_are() -> None:
+    split = Split([b"a", b"b", b"c", b"d"], [0, 0, 1, 1], ["A", "B", "C", "D"])
+    part = split.subset([3, 1, 0]).subset([0, 2])
+    assert (list(part.images), list(part.labels), list(part.names)) == ([b"d", b"a"], [1, 0], ["D", "A"])
+    assert list(part.images[1:]) == [b"a"]
+    assert len(part) == 2
+
+
+def test_long_lists_of_names_are_cut() -> None:
+    assert enumerated(["a", "b", "c"], most=2) == "a, b and 1 more"
+    assert enumerated(["a", "b"], most=2) == "a, b"
