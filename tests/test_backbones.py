@@ -245,9 +245,7 @@ def test_a_local_timm_folder_is_a_backbone(
     assert larger.fingerprint == backbone.fingerprint
 
 
-@pytest.mark.parametrize(
-    "config", ['{"architectures": ["ViTModel"]}', "[1]", '{"architecture": "no_such_model"}']
-)
+@pytest.mark.parametrize("config", ['{"architectures": ["ViTModel"]}', "[1]", '{"architecture": "no_such_model"}'])
 def test_a_folder_of_another_kind_is_refused(config: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(RLRRError, match="names no timm model"):
@@ -255,9 +253,7 @@ def test_a_folder_of_another_kind_is_refused(config: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".npz"])
-def test_a_truncated_file_is_named(
-    suffix: str, tiny: Path, tiny_model: torch.nn.Module, tmp_path: Path
-) -> None:
+def test_a_truncated_file_is_named(suffix: str, tiny: Path, tiny_model: torch.nn.Module, tmp_path: Path) -> None:
     file = tmp_path / f"half{suffix}"
     if suffix == ".safetensors":
         save_file(tiny_model.state_dict(), file)
@@ -329,16 +325,12 @@ def test_an_option_that_does_not_fit_is_refused(options: dict, words: str) -> No
 def test_drop_path_reaches_the_blocks(tiny: Path, tiny_model: torch.nn.Module) -> None:
     save_file(tiny_model.state_dict(), tiny / "model.safetensors")
     model = load_backbone(str(tiny), num_classes=2, drop_path=0.2).model
-    assert [getattr(block.drop_path1, "drop_prob", 0.0) for block in model.blocks] == pytest.approx(
-        [0, 0.1, 0.2]
-    )
+    assert [getattr(block.drop_path1, "drop_prob", 0.0) for block in model.blocks] == pytest.approx([0, 0.1, 0.2])
 
 
 def test_a_convolutional_network_takes_any_image_size(tmp_path: Path) -> None:
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "w.safetensors")
-    backbone = load_backbone(
-        "test_resnet", num_classes=2, image_size=75, weights=str(tmp_path / "w.safetensors")
-    )
+    backbone = load_backbone("test_resnet", num_classes=2, image_size=75, weights=str(tmp_path / "w.safetensors"))
     assert backbone.data_config["input_size"] == (3, 75, 75)
 
 

@@ -64,9 +64,7 @@ def test_a_class_without_images_leaves_its_row_of_the_confusion_matrix_empty() -
 
 
 @pytest.mark.parametrize(("number", "ticks", "texts"), [(2, 2, 2), (10, 10, 10), (40, 40, 0), (102, 34, 0)])
-def test_a_confusion_matrix_of_many_classes_has_fewer_names_and_no_counts(
-    number: int, ticks: int, texts: int
-) -> None:
+def test_a_confusion_matrix_of_many_classes_has_fewer_names_and_no_counts(number: int, ticks: int, texts: int) -> None:
     names = [f"a flower with the name {index}" for index in range(number)]
     figure = confusion_matrix(np.eye(number, dtype=int), names, "Flowers")
     axes = figure.axes[0]

@@ -12,12 +12,25 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
-    from rlrr.tuners import RLRRConfig
+    from rlrr.errors import RLRRError
+    from rlrr.evaluation import evaluate
+    from rlrr.merging import merge
+    from rlrr.predict import load
+    from rlrr.training.recipe import Recipe
+    from rlrr.training.run import train
+    from rlrr.tuners import RLRRConfig, RLRRModel
 
+__all__ = ["RLRRConfig", "RLRRError", "RLRRModel", "Recipe", "evaluate", "load", "merge", "train"]
 _HOME = {
     "RLRRConfig": "rlrr.tuners",
+    "RLRRError": "rlrr.errors",
+    "RLRRModel": "rlrr.tuners",
+    "Recipe": "rlrr.training.recipe",
+    "evaluate": "rlrr.evaluation",
+    "load": "rlrr.predict",
+    "merge": "rlrr.merging",
+    "train": "rlrr.training.run",
 }
-__all__ = ["RLRRConfig"]
 
 
 @wrapt.when_imported("peft")

@@ -150,9 +150,14 @@ def read_record(folder: Path) -> Record:
         raise RLRRError(f"There is no folder {folder}: give the one that `rlrr train` wrote to (its --output).")
     if not (folder / RECORD).exists():
         if (folder / "recipe.yaml").exists():
-            raise RLRRError(f"The run in {folder} is not finished: `rlrr train --config {folder / 'recipe.yaml'} --output {folder} --resume` goes on with it.")
+            raise RLRRError(
+                f"The run in {folder} is not finished; go on with it: "
+                f"rlrr train --config {folder / 'recipe.yaml'} --output {folder} --resume"
+            )
         if (folder / PEFT_CONFIG).exists():
-            raise RLRRError(f"{folder} is a PEFT adapter without {RECORD}: load it with peft.PeftModel.from_pretrained.")
+            raise RLRRError(
+                f"{folder} is a PEFT adapter without {RECORD}: load it with peft.PeftModel.from_pretrained."
+            )
         raise RLRRError(f"{folder} holds no {RECORD}, so it is not the folder of a run of `rlrr train`.")
     content = read_json(folder / RECORD)
     version = content.get("format") if isinstance(content, dict) else None
@@ -211,7 +216,7 @@ def check_fingerprint(backbone: Backbone, record: Record, folder: Path) -> None:
         )
 
 
-def merge(model: nn.Module) -> nn.Module:
+def merged_model(model: nn.Module) -> nn.Module:
     """The plain model in which the adapter is part of the weights; a model without adapter is returned as it is."""
     return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
@@ -249,7 +254,7 @@ def check_adapted(model: PeftModel, example: Tensor) -> None:
     Raises:
         RLRRError: naming the layers that are never called, or the parameters that are wrongly (not) trainable.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    layers: dict[str, Any] = {n: module for n, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
     adapter = model.active_adapter
     expected = {
         id(parameter)
@@ -261,12 +266,17 @@ def check_adapted(model: PeftModel, example: Tensor) -> None:
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
             expected |= {id(parameter) for parameter in module.modules_to_save[adapter].parameters()}
-    wrong = [name for name, parameter in model.named_parameters() if parameter.requires_grad != (id(parameter) in expected)]
+    wrong = [
+        name for name, parameter in model.named_parameters() if parameter.requires_grad != (id(parameter) in expected)
+    ]
     if wrong or not layers:
-        raise RLRRError(f"After injection, {len(wrong)} parameters are wrongly trainable or frozen, such as {wrong[:1]}.")
+        raise RLRRError(
+            f"After injection, {len(wrong)} parameters are wrongly trainable or frozen, such as {wrong[:1]}."
+        )
     called = set()
     hooks = [
-        layer.register_forward_pre_hook(lambda module, args, name=name: called.add(name)) for name, layer in layers.items()
+        layer.register_forward_pre_hook(lambda module, args, name=name: called.add(name))
+        for name, layer in layers.items()
     ]
     was_training = model.training
     with torch.no_grad():

@@ -136,9 +136,7 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
             if count:
                 colour = "white" if percent[true, predicted] > 30 else "#222222"
                 small = 8 if count < 10_000 else 6
-                axes.text(
-                    predicted, true, f"{count:.0f}", ha="center", va="center", color=colour, fontsize=small
-                )
+                axes.text(predicted, true, f"{count:.0f}", ha="center", va="center", color=colour, fontsize=small)
     bar = figure.colorbar(shown, ax=axes, shrink=0.8, aspect=25, ticks=[0, 1, 5, 10, 25, 50, 75, 100])
     bar.set_label("Share of the true class (%)")
     bar.outline.set_visible(False)

@@ -99,7 +99,5 @@ def _embed(path: Path) -> tuple[str, int]:
             width = image.width * 96 / image.info.get("dpi", (96, 96))[0]
     except OSError as error:  # Pillow's for what is no image is one, too
         reason = error.strerror or "it is no PNG file"
-        raise RLRRError(
-            f"The picture {path} cannot be put into the report: {reason}. Draw it again."
-        ) from error
+        raise RLRRError(f"The picture {path} cannot be put into the report: {reason}. Draw it again.") from error
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii"), round(width)

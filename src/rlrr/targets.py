@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -95,8 +96,9 @@ def block_linears(model: nn.Module) -> list[str] | str:
 
 def classifier_names(model: nn.Module) -> list[str]:
     """The full names of the classifiers that hold weights: timm's own word for any timm model, else the family's."""
-    if hasattr(model, "get_classifier"):
-        classifier = model.get_classifier()
+    get_classifier: Any = getattr(model, "get_classifier", None)
+    if get_classifier is not None:
+        classifier = get_classifier()
         heads = classifier if isinstance(classifier, tuple) else (classifier,)
         names = [name for name, module in model.named_modules() if any(module is head for head in heads)]
     else:

@@ -3,6 +3,7 @@
 PEFT_TESTS points at the `tests/` folder of the unpacked sdist of the *installed* PEFT version
 (`pip download peft==X --no-deps --no-binary peft`). Skipped where it is absent.
 """
+
 import importlib.util
 import os
 import sys
@@ -12,7 +13,6 @@ import pytest
 import timm
 import torch
 from transformers import ViTConfig, ViTForImageClassification
-
 
 from rlrr import RLRRConfig
 
@@ -34,9 +34,24 @@ CASES = [
     ("RLRR one", "MLP", RLRRConfig, {**same_start, "target_modules": "lin0"}),
     ("RLRR list", "MLP", RLRRConfig, {**same_start, "target_modules": ["lin0"]}),
     ("RLRR both", "MLP", RLRRConfig, {**same_start, "target_modules": ["lin0", "lin1"]}),
-    ("RLRR head saved", "MLP", RLRRConfig, {**same_start, "target_modules": ["lin0"], "modules_to_save": ["lin1"]}),
-    ("RLRR fused", "MLP", RLRRConfig, {**same_start, "target_modules": ["lin0"], "fused_blocks": {"lin0": 2}}),
-    ("RLRR norm", "MLP_LayerNorm", RLRRConfig, {**same_start, "target_modules": ["layernorm0", "lin0", "lin1"]}),
+    (
+        "RLRR head saved",
+        "MLP",
+        RLRRConfig,
+        {**same_start, "target_modules": ["lin0"], "modules_to_save": ["lin1"]},
+    ),
+    (
+        "RLRR fused",
+        "MLP",
+        RLRRConfig,
+        {**same_start, "target_modules": ["lin0"], "fused_blocks": {"lin0": 2}},
+    ),
+    (
+        "RLRR norm",
+        "MLP_LayerNorm",
+        RLRRConfig,
+        {**same_start, "target_modules": ["layernorm0", "lin0", "lin1"]},
+    ),
     ("RLRR conv", "Conv2d", RLRRConfig, {**same_start, "target_modules": ["conv2d", "lin0"]}),
 ]
 same = {"target_modules": ["lin0"], **off}
@@ -68,19 +83,48 @@ class TinyTimm:
 @pytest.fixture(scope="session")
 def hf_dir(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("tiny_vit"))
-    cfg = ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, num_labels=5,
-                    image_size=16, patch_size=8)
+    cfg = ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=5,
+        image_size=16,
+        patch_size=8,
+    )
     ViTForImageClassification(cfg).save_pretrained(path)
     return path
 
 
 HF = r".*(q_proj|k_proj|v_proj|o_proj|fc1|fc2|layernorm_before|layernorm_after|patch_embeddings\.projection)|vit\.layernorm"
 TIMM = r"patch_embed\.proj|blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])|norm"
-PLAIN = """model_attr adapter_name from_pretrained_config_construction load_multiple_adapters merge_layers_is_idempotent
-    load_model_low_cpu_mem_usage inference_safetensors peft_model_device_map training
-    delete_adapter delete_inactive_adapter delete_unknown_adapter_raises get_base_model_state_dict""".split()
-RANDOM = """save_pretrained save_pretrained_selected_adapters save_pretrained_adapter_name_substring merge_layers
-    merge_layers_nan merge_layers_multi safe_merge merge_layers_fp16 mixed_adapter_batches unload_adapter""".split()
+PLAIN = [
+    "model_attr",
+    "adapter_name",
+    "from_pretrained_config_construction",
+    "load_multiple_adapters",
+    "merge_layers_is_idempotent",
+    "load_model_low_cpu_mem_usage",
+    "inference_safetensors",
+    "peft_model_device_map",
+    "training",
+    "delete_adapter",
+    "delete_inactive_adapter",
+    "delete_unknown_adapter_raises",
+    "get_base_model_state_dict",
+]
+RANDOM = [
+    "save_pretrained",
+    "save_pretrained_selected_adapters",
+    "save_pretrained_adapter_name_substring",
+    "merge_layers",
+    "merge_layers_nan",
+    "merge_layers_multi",
+    "safe_merge",
+    "merge_layers_fp16",
+    "mixed_adapter_batches",
+    "unload_adapter",
+]
 
 
 @pytest.mark.parametrize("kind", ["hf", "timm"])
@@ -89,7 +133,9 @@ def test_vit(name, kind, hf_dir):
     tester = common.PeftCommonTester()
     tester.transformers_class = ViTForImageClassification if kind == "hf" else TinyTimm
     key = "pixel_values" if kind == "hf" else "x"
-    tester.prepare_inputs_for_testing = lambda: {key: torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))}
+    tester.prepare_inputs_for_testing = lambda: {
+        key: torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    }
     kwargs = {"target_modules": HF if kind == "hf" else TIMM} | (off if name in RANDOM else {})
     getattr(tester, f"_test_{name}")(hf_dir if kind == "hf" else "timm", RLRRConfig, kwargs)
 

@@ -140,9 +140,7 @@ def test_one_of_many_label_columns_can_be_chosen(tmp_path: Path) -> None:
         load_data(f"{reference}#coars")
 
 
-@pytest.mark.parametrize(
-    ("column", "message"), [("image", "no column of class labels"), ("label", "of images")]
-)
+@pytest.mark.parametrize(("column", "message"), [("image", "no column of class labels"), ("label", "of images")])
 def test_a_data_set_without_images_or_labels_is_refused(tmp_path: Path, column: str, message: str) -> None:
     saved(tmp_path / "d", train=[0, 1, 0, 1])
     datasets.load_from_disk(tmp_path / "d")["train"].select_columns(column).save_to_disk(tmp_path / "part")
@@ -150,20 +148,14 @@ def test_a_data_set_without_images_or_labels_is_refused(tmp_path: Path, column: 
         load_data(f"hub:{tmp_path / 'part'}")
 
 
-@pytest.mark.parametrize(
-    "error", [ConnectionError("no route"), FileNotFoundError("not found"), ValueError("Config?")]
-)
-def test_a_data_set_that_cannot_be_had_says_how_to_go_on(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+@pytest.mark.parametrize("error", [ConnectionError("no route"), FileNotFoundError("not found"), ValueError("Config?")])
+def test_a_data_set_that_cannot_be_had_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(name: str) -> None:
         assert name == "owner/name"
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(
-        RLRRError, match=rf"'owner/name' \({str(error)[:6]}.*local folder of images, or set HF_HOME"
-    ):
+    with pytest.raises(RLRRError, match=rf"'owner/name' \({str(error)[:6]}.*local folder of images, or set HF_HOME"):
         load_data("hub:owner/name")
 
 

@@ -107,7 +107,6 @@ def test_the_scale_of_random_crops_is_a_share_of_the_area() -> None:
     ramp = Image.fromarray(np.tile(np.linspace(0, 255, 256).astype(np.uint8), (256, 1))).convert("RGB")
     torch.manual_seed(0)
     spans = [
-        float(crop.max()) - float(crop.min())
-        for crop in (random_resize(CONFIG, (0.01, 0.02))(ramp) for _ in range(9))
+        float(crop.max()) - float(crop.min()) for crop in (random_resize(CONFIG, (0.01, 0.02))(ramp) for _ in range(9))
     ]
     assert max(spans) < 60

@@ -56,9 +56,7 @@ def test_faces_are_the_first_class() -> None:
 
 
 def test_an_unknown_sample_is_met_with_the_known_ones() -> None:
-    with pytest.raises(
-        RLRRError, match=r"no sample 'mnst'; there are mnist, digits, lfw. Did you mean mnist\?"
-    ):
+    with pytest.raises(RLRRError, match=r"no sample 'mnst'; there are mnist, digits, lfw. Did you mean mnist\?"):
         load_data("sample:mnst")
 
 

@@ -31,7 +31,11 @@ def part(tensors, prefix):
 
 
 def plain_model(sizes):
-    common = {"img_size": sizes["img_size"], "patch_size": sizes["patch_size"], "num_classes": sizes["num_classes"]}
+    common = {
+        "img_size": sizes["img_size"],
+        "patch_size": sizes["patch_size"],
+        "num_classes": sizes["num_classes"],
+    }
     if sizes["kind"] == "vit":
         return VisionTransformer(
             embed_dim=sizes["hidden_size"],
@@ -64,7 +68,9 @@ def load_adapter(model, adapter):
 
 
 def assert_close(ours, official, what):
-    torch.testing.assert_close(ours, official, rtol=0, atol=1e-5 * official.abs().max().item(), msg=lambda m: f"{what}: {m}")
+    torch.testing.assert_close(
+        ours, official, rtol=0, atol=1e-5 * official.abs().max().item(), msg=lambda m: f"{what}: {m}"
+    )
 
 
 @pytest.mark.parametrize("kind", ["vit", "swin"])

@@ -54,17 +54,13 @@ def prepare_split(
 
     # Threads, since Pillow decodes without holding the interpreter's lock.
     with ThreadPool() as pool:
-        progress = tqdm(
-            pool.imap(read, range(len(split)), chunksize=4), f"Reading {what}", len(split), disable=None
-        )
+        progress = tqdm(pool.imap(read, range(len(split)), chunksize=4), f"Reading {what}", len(split), disable=None)
         reasons = list(progress)
     bad = tuple(reason for reason in reasons if reason)
     if not bad:
         return split, cache, ()
     if bad_images == "error":
-        lines = "\n".join(f"  {reason}" for reason in bad[:20]) + (
-            f"\n  and {len(bad) - 20} more" * (len(bad) > 20)
-        )
+        lines = "\n".join(f"  {reason}" for reason in bad[:20]) + (f"\n  and {len(bad) - 20} more" * (len(bad) > 20))
         raise RLRRError(
             f"{len(bad)} of the {len(split)} images of {what} cannot be read:\n{lines}\n"
             "Fix or remove them, or use --bad-images skip."
@@ -76,9 +72,7 @@ def prepare_split(
     return kept, cache if cache is None else cache[good], bad
 
 
-def _empty_cache(
-    count: int, prepare: Callable[[Image.Image], torch.Tensor] | None, limit: int
-) -> torch.Tensor | None:
+def _empty_cache(count: int, prepare: Callable[[Image.Image], torch.Tensor] | None, limit: int) -> torch.Tensor | None:
     if prepare is None:
         return None
     size = prepare(Image.new("RGB", (64, 64))).shape  # the same for every image

@@ -40,6 +40,7 @@ class ImageData:
         name: the folder, sample or Hub data set.
         classes: class names; a label is an index into them.
         split_origin: one sentence on where each split comes from.
+        val_held_out: whether val is a part of train that was held out here.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ImageData:
     val: Split
     test: Split | None
     split_origin: str
+    val_held_out: bool = False
 
 
 class _Picked(Sequence[Any]):

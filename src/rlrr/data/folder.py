@@ -28,9 +28,7 @@ def load_folder(root: Path, *, val_fraction: float, seed: int) -> ImageData:
         RLRRError: there is no such folder, or it does not have the expected layout.
     """
     if not root.exists():
-        near = (
-            did_you_mean(root.name, (p.name for p in root.parent.iterdir())) if root.parent.is_dir() else ""
-        )
+        near = did_you_mean(root.name, (p.name for p in root.parent.iterdir())) if root.parent.is_dir() else ""
         raise RLRRError(f"There is no folder {root}.{near} Data is a folder, sample:NAME or hub:OWNER/NAME.")
     if not root.is_dir():
         raise RLRRError(f"{root} is a file, not a folder of images. {_LAYOUT}")
@@ -40,9 +38,7 @@ def load_folder(root: Path, *, val_fraction: float, seed: int) -> ImageData:
 
     classes = sorted(files["train"])
     if empty := [label for label in classes if not files["train"][label]]:
-        raise RLRRError(
-            f"{parts['train']}: no images for class {enumerated(empty)}: add some or remove the folder."
-        )
+        raise RLRRError(f"{parts['train']}: no images for class {enumerated(empty)}: add some or remove the folder.")
     for key, found in files.items():
         if unknown := sorted(set(found) - set(classes)):
             raise RLRRError(f"{parts[key]} has a class that train has not: {enumerated(unknown)}.")
@@ -62,9 +58,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if not named or (len(named) < len(folders) and not any(_holds_classes(folder) for folder in named)):
         return {"train": root}
     if not train:
-        raise RLRRError(
-            f"{root} has {enumerated([_text(f.name) for f in named])} but no train folder. {_LAYOUT}"
-        )
+        raise RLRRError(f"{root} has {enumerated([_text(f.name) for f in named])} but no train folder. {_LAYOUT}")
     parts: dict[str, Path] = {}
     for folder in named:
         key = ALIASES[folder.name.casefold()]

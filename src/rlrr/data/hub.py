@@ -33,9 +33,7 @@ def load_hub(name: str, *, val_fraction: float, seed: int) -> ImageData:
         if key.casefold() in ALIASES:
             parts.setdefault(ALIASES[key.casefold()], found[key])
     if "train" not in parts:
-        raise RLRRError(
-            f"{name} has no train split, only {', '.join(found)}: save a folder of images from it."
-        )
+        raise RLRRError(f"{name} has no train split, only {', '.join(found)}: save a folder of images from it.")
     image_column, label_column = _columns(name, parts["train"], column)
     classes = parts["train"].features[label_column].names
     splits = {}
@@ -82,9 +80,7 @@ def _columns(name: str, part: datasets.Dataset, column: str) -> tuple[str, str]:
     images = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
     labels = [key for key, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     if not images or not labels:
-        what = (
-            "images" if not images else "class labels (make some with class_encode_column and save_to_disk)"
-        )
+        what = "images" if not images else "class labels (make some with class_encode_column and save_to_disk)"
         raise RLRRError(f"{name} has no column of {what}; its columns are {', '.join(features)}.")
     if column and column not in labels:
         raise RLRRError(
@@ -92,9 +88,7 @@ def _columns(name: str, part: datasets.Dataset, column: str) -> tuple[str, str]:
         )
     usual = [column] if column else [key for key in labels if key in ("label", "labels")] or labels
     if len(usual) > 1:
-        raise RLRRError(
-            f"{name} has class labels in {', '.join(labels)}: choose one, as in hub:{name}#{labels[0]}."
-        )
+        raise RLRRError(f"{name} has class labels in {', '.join(labels)}: choose one, as in hub:{name}#{labels[0]}.")
     return images[0], usual[0]
 
 

@@ -63,9 +63,7 @@ def preparation(data_config: dict[str, Any]) -> Callable[[Image.Image], torch.Te
     return create_transform(**data_config, is_training=False, normalize=False)
 
 
-def random_resize(
-    data_config: dict[str, Any], scale: tuple[float, float]
-) -> Callable[[Image.Image], torch.Tensor]:
+def random_resize(data_config: dict[str, Any], scale: tuple[float, float]) -> Callable[[Image.Image], torch.Tensor]:
     """Return a crop of random size and shape, resized, as uint8 (3, H, W); not to be cached.
 
     Args:

@@ -23,9 +23,7 @@ def load_sample(name: str, *, seed: int) -> ImageData:
         RLRRError: there is no such sample, or the package that brings it is not installed.
     """
     if name not in _SAMPLES:
-        raise RLRRError(
-            f"There is no sample {name!r}; there are {', '.join(_SAMPLES)}.{did_you_mean(name, _SAMPLES)}"
-        )
+        raise RLRRError(f"There is no sample {name!r}; there are {', '.join(_SAMPLES)}.{did_you_mean(name, _SAMPLES)}")
     from sklearn.model_selection import train_test_split
 
     sample = _SAMPLES[name]
@@ -41,9 +39,7 @@ def load_sample(name: str, *, seed: int) -> ImageData:
         else:
             part = rest
         parts.append(whole.subset(np.sort(part).tolist()))
-    origin = "{} train, {} val and {} test images of the sample, stratified, seed {}".format(
-        *sample.sizes, seed
-    )
+    origin = "{} train, {} val and {} test images of the sample, stratified, seed {}".format(*sample.sizes, seed)
     train, val, test = parts
     return ImageData(name, sample.classes, train, val, test, origin)
 
@@ -80,7 +76,5 @@ _DIGITS = tuple("0123456789")
 _SAMPLES = {
     "mnist": _Sample("handwritten digits of MNIST, 28 x 28, 10 classes", _DIGITS, (500, 200, 1000), _mnist),
     "digits": _Sample("handwritten digits of UCI, 8 x 8, 10 classes", _DIGITS, (500, 200, 1000), _digits),
-    "lfw": _Sample(
-        "faces or background, LFW, 25 x 25, 2 classes", ("face", "background"), (100, 40, 60), _lfw
-    ),
+    "lfw": _Sample("faces or background, LFW, 25 x 25, 2 classes", ("face", "background"), (100, 40, 60), _lfw),
 }

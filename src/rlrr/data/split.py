@@ -36,9 +36,7 @@ def assemble(
     counts = Counter(train.labels)
     if len(counts) < 2:
         only = "".join(repr(classes[label]) for label in counts) or "none"
-        raise RLRRError(
-            f"{name} has one class only ({only}): at least two are needed to learn to tell apart."
-        )
+        raise RLRRError(f"{name} has one class only ({only}): at least two are needed to learn to tell apart.")
     found = [f"{key}: from {origins[key]}" for key in ("val", "test") if key in splits]
     if "val" in splits:
         return ImageData(name, tuple(classes), train, splits["val"], splits.get("test"), "; ".join(found))
@@ -49,7 +47,7 @@ def assemble(
         )
     train, val = hold_out(train, val_fraction, seed)
     found.insert(0, f"val: {100 * val_fraction:g} % of train, stratified, seed {seed}")
-    return ImageData(name, tuple(classes), train, val, splits.get("test"), "; ".join(found))
+    return ImageData(name, tuple(classes), train, val, splits.get("test"), "; ".join(found), val_held_out=True)
 
 
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:

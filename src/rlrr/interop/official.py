@@ -89,8 +89,8 @@ def _fuse_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if "[" not in name:
             fused[name] = tensor
         elif "[query]" in name:
-            parts = [tensors.get(name.replace("query", part)) for part in _QKV]
-            if any(part is None for part in parts):
+            parts = [tensors[part] for part in (name.replace("query", part) for part in _QKV) if part in tensors]
+            if len(parts) < len(_QKV):
                 raise RLRRError(f"The official checkpoint is incomplete: {name} has no key or no value beside it.")
             dimension = 1 if name.endswith("rlrr_shift") else 0
             join = torch.stack if name.endswith("rlrr_scale_in") else torch.cat

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -35,10 +34,10 @@ def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_c
             scratch = Path(parent) / "model"
             save_for_hf(
                 model,
-                scratch,
+                str(scratch),
                 model_config={"label_names": classes},
                 safe_serialization=True,
-                data_config={key: data_config[key] for key in data_config},
+                data_config=dict(data_config),
             )
             config = read_json(scratch / "config.json")
             config["model_args"].pop("num_classes")  # transformers rejects it beside the one at the top
@@ -72,4 +71,4 @@ def _move_extra_biases(model: nn.Module) -> None:
             moved = torch.linalg.lstsq(weight, bias[:, None]).solution[:, 0]
             if torch.allclose(weight @ moved, bias, rtol=0, atol=1e-6 * bias.abs().max().item()):
                 norm.bias.data += moved.to(norm.bias)
-                linear.bias = None
+                linear.register_parameter("bias", None)

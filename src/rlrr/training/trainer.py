@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,26 @@ import torch
 from timm.data import Mixup
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.integrations import TensorBoardCallback
 
 from rlrr.adapters import TENSORS, load_trained_state, read_tensors, save_trained_state
+from rlrr.data import PreparedImages
 from rlrr.errors import RLRRError
+from rlrr.methods import methods
+from rlrr.training.optimizer import parameter_groups
+from rlrr.training.output import CHECKPOINTS, METRICS
+from rlrr.training.recipe import Recipe
 
 
 class ClassificationTrainer(Trainer):
@@ -64,7 +80,7 @@ class ClassificationTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.args.should_save:
-            save_trained_state(self._plain(), Path(output_dir or self.args.output_dir) / TENSORS)
+            save_trained_state(self._plain(), Path(output_dir or str(self.args.output_dir)) / TENSORS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         path = Path(resume_from_checkpoint) / TENSORS
@@ -124,3 +140,82 @@ class Progress(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close it."""
         self._bar.close()
+
+
+def make_trainer(
+    recipe: Recipe, folder: Path, model: nn.Module, classes: int, train: PreparedImages, val: PreparedImages
+) -> ClassificationTrainer:
+    """The trainer of a recipe, with its optimiser, schedule, augmentation of batches and reports."""
+    on_gpu = torch.cuda.is_available()
+    precision = _precision(recipe.precision, on_gpu)
+    rate = recipe.learning_rate or methods()[recipe.method].learning_rate
+    mixes = bool(recipe.mixup or recipe.cutmix)
+    steps = math.ceil(len(train) // recipe.batch_size if mixes else len(train) / recipe.batch_size)
+    arguments = TrainingArguments(
+        output_dir=str(folder / CHECKPOINTS),
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=2 * recipe.batch_size,
+        gradient_accumulation_steps=min(recipe.accumulate, max(steps, 1)),
+        learning_rate=rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=recipe.warmup,  # a float below 1 is a share of all steps
+        max_grad_norm=0,  # no clipping, as in the paper
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=not on_gpu,
+        eval_strategy="epoch",
+        logging_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=recipe.select == "best",
+        metric_for_best_model="accuracy",
+        greater_is_better=True,
+        dataloader_num_workers=recipe.workers,
+        dataloader_drop_last=mixes,  # they mix in pairs
+        dataloader_pin_memory=on_gpu,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        seed=recipe.seed,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    callbacks = [
+        MetricsFile(folder / METRICS),
+        TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"))),
+        Progress(),
+    ]
+    if recipe.early_stop:
+        callbacks.append(EarlyStoppingCallback(recipe.early_stop))
+    trainer = ClassificationTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=val,
+        callbacks=callbacks,
+        optimizers=(
+            torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=rate),
+            None,
+        ),
+        label_smoothing=recipe.label_smoothing,
+        mixup=Mixup(
+            mixup_alpha=recipe.mixup,
+            cutmix_alpha=recipe.cutmix,
+            label_smoothing=recipe.label_smoothing,
+            num_classes=classes,
+        )
+        if mixes
+        else None,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _precision(asked: str, on_gpu: bool) -> str:
+    """What `auto` means here: bf16 only where the hardware multiplies in it, since emulation is slower than fp32."""
+    if asked == "fp16" and not on_gpu:
+        raise RLRRError("--precision fp16 needs a GPU: use bf16 or fp32 on a CPU.", usage=True)
+    if asked != "auto":
+        return asked
+    supported = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu._is_amx_tile_supported()
+    return "bf16" if supported else "fp32"

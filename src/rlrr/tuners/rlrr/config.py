@@ -68,7 +68,9 @@ class RLRRConfig(PeftConfig):
         if self.rank < 1:
             raise RLRRError(f"rank must be 1 or more, not {self.rank}.")
         if self.sides not in SIDES:
-            raise RLRRError(f"sides must be one of {', '.join(SIDES)}, not {self.sides!r}.{did_you_mean(str(self.sides), SIDES)}")
+            raise RLRRError(
+                f"sides must be one of {', '.join(SIDES)}, not {self.sides!r}.{did_you_mean(str(self.sides), SIDES)}"
+            )
         if self.init_weights not in INITS:
             raise RLRRError(f'init_weights must be "paper", True or False, not {self.init_weights!r}.')
         if self.sides != "both" and (self.rank > 1 or not self.multiply_weight):

@@ -156,7 +156,9 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
     def _form(self, adapter_name: str) -> tuple:
         """What two adapters must have in common for their vectors to be stacked."""
         config = self.configs[adapter_name]
-        shapes = (v[adapter_name].shape if adapter_name in v else None for v in map(self._dict, self.adapter_layer_names))
+        shapes = (
+            v[adapter_name].shape if adapter_name in v else None for v in map(self._dict, self.adapter_layer_names)
+        )
         return (config.residual, config.multiply_weight, *shapes)
 
     def _dict(self, name: str) -> nn.ParameterDict:
@@ -203,7 +205,11 @@ class Linear(RLRRLayer):
             scale_in = torch.empty(shape).uniform_(-1, 1) * math.sqrt(6 / self.in_features)
             self.rlrr_scale_in[adapter_name] = nn.Parameter(scale_in)
         if config.shift:
-            shift = torch.randn(self.out_features) * 0.02 if config.init_weights is False else torch.zeros(self.out_features)
+            shift = (
+                torch.randn(self.out_features) * 0.02
+                if config.init_weights is False
+                else torch.zeros(self.out_features)
+            )
             self.rlrr_shift[adapter_name] = nn.Parameter(shift)
         if config.init_weights is True:
             self._start_at_pretrained(adapter_name, config)
@@ -246,9 +252,7 @@ class Linear(RLRRLayer):
 
     def change_rows(self, x: Tensor, result: Tensor, rows: Tensor, adapter_names: Sequence[str]) -> None:  # noqa: D102
         config = self.configs[adapter_names[0]]
-        scale_out, scale_in, shift = (
-            self._stacked(name, adapter_names, x.dtype) for name in self.adapter_layer_names
-        )
+        scale_out, scale_in, shift = (self._stacked(name, adapter_names, x.dtype) for name in self.adapter_layer_names)
         change = rescaled_linear_by_row(
             x[rows],
             self.frozen[0],

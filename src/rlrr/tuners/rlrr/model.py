@@ -129,8 +129,15 @@ def check_adapter_name(name: str, model: nn.Module) -> None:
         RLRRError: the name is part of a module path, holds a dot, or is an attribute of the dicts of vectors.
     """
     parts = {part for path, module in model.named_modules() for part in path.split(".")}
-    adapters = {key for module in model.modules() if isinstance(module, BaseTunerLayer) for key in module._get_available_adapters()}
-    auxiliary = {key for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper) for key in module._adapters}
+    adapters = {
+        key
+        for module in model.modules()
+        if isinstance(module, BaseTunerLayer)
+        for key in module._get_available_adapters()
+    }
+    auxiliary = {
+        key for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper) for key in module._adapters
+    }
     taken = name in parts - adapters - auxiliary
     if not name or "." in name or taken or hasattr(nn.ParameterDict, name) or name in RLRRModel.prefix:
         raise RLRRError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import timm
 
-from rlrr.adapters import merge
+from rlrr.adapters import merged_model
 from rlrr.data import Split, load_data
 from rlrr.errors import RLRRError
 from rlrr.interop.timm_folder import write_timm_folder
@@ -37,7 +37,7 @@ class Merged:
     images: int
 
 
-def merge_run(
+def merge(
     run: str | Path, output: str | Path, *, images: Sequence[str | Path] = (), weights: str | None = None
 ) -> Merged:
     """Merge a run into its backbone and write the plain model as a folder in timm's format.
@@ -57,7 +57,7 @@ def merge_run(
     classifier = load(run, weights=weights)
     sample = _sample(classifier, images)
     before = classifier.logits(classifier.dataset(sample)) if sample else None
-    write_timm_folder(merge(classifier.model).cpu(), folder, classifier.classes, classifier.record.preprocessing)
+    write_timm_folder(merged_model(classifier.model).cpu(), folder, classifier.classes, classifier.record.preprocessing)
     if sample is None or before is None:
         return Merged(folder, None, 0.0, 0)
     plain = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True)  # as anyone would open it

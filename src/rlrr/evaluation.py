@@ -66,9 +66,9 @@ def evaluate(
 
     Args:
         run: Its folder, or what `load` gave.
-        data: A folder, sample or Hub data set as for `train`; a folder of class folders without splits is
-            evaluated whole.
-        split: Which split; None is test if there is one, else all images of a folder without splits, else val.
+        data: A folder, sample or Hub data set as for `train`.
+        split: Which split; None is test if there is one. If there is none, it is val, or, where the data has no
+            splits of its own and is not what the run was trained on, all images.
         bad_images: "skip" leaves images out that cannot be read, and counts them.
 
     Raises:
@@ -77,7 +77,8 @@ def evaluate(
     classifier = run if isinstance(run, Classifier) else load(run)
     recipe = classifier.record.recipe
     content = load_data(data, val_fraction=recipe.get("val_fraction", 0.2), seed=recipe.get("seed", 0))
-    chosen, name = _choose(content, split)
+    trained_on = recipe.get("data") is not None and Path(recipe["data"]).resolve() == Path(data).resolve()
+    chosen, name = _choose(content, split, whole=content.val_held_out and not trained_on)
     return evaluate_split(classifier, _relabel(chosen, content, classifier), f"{content.name}, {name}", bad_images)
 
 
@@ -117,10 +118,9 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> tuple[Path, Path]:
     return figures, picture
 
 
-def _choose(data: ImageData, name: str | None) -> tuple[Split, str]:
-    if name is None and data.test is None and "held out" in data.split_origin:
-        whole = _concatenate(data.train, data.val)
-        return whole, "all images"
+def _choose(data: ImageData, name: str | None, whole: bool) -> tuple[Split, str]:
+    if name is None and data.test is None and whole:
+        return _concatenate(data.train, data.val), "all images"
     name = name or ("test" if data.test is not None else "val")
     split = getattr(data, name)
     if split is None:

@@ -1,0 +1,44 @@
+"""`rlrr demo`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rlrr.cli.parser import Parser
+
+EXAMPLE = "rlrr demo --output demo"
+
+
+def add_arguments(parser: Parser) -> None:
+    """Where to, and how long."""
+    parser.add_argument(
+        "--output", type=str, default="demo", help="Folder for both runs, the pictures and report.html."
+    )
+    parser.add_argument("--overwrite", type=bool, default=False, help="Delete the runs of an earlier demo there.")
+    parser.add_argument(
+        "--epochs",
+        type=int | None,
+        default=None,
+        help="Passes over the training images; the recipe's if not given.",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the split and of training.")
+
+
+def run(options: Any) -> None:
+    """Run it and print the table."""
+    from dataclasses import replace
+
+    from rlrr.cli.show import print_table
+    from rlrr.demo import COLUMNS, demo_recipe, run_demo
+
+    recipe = replace(demo_recipe(), seed=options.seed)
+    if options.epochs is not None:
+        recipe = replace(recipe, epochs=options.epochs)
+    folder = Path(options.output)
+    outcomes = run_demo(
+        recipe, folder, overwrite=options.overwrite, say=lambda text: print(text, file=sys.stderr, flush=True)
+    )
+    print_table(COLUMNS, [outcome.row for outcome in outcomes.values()])
+    print(f"\nreport: {folder / 'report.html'}")

@@ -1,0 +1,56 @@
+"""`rlrr evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from rlrr.cli.parser import Parser
+
+EXAMPLE = "rlrr evaluate run flowers/ --split test"
+
+
+def add_arguments(parser: Parser) -> None:
+    """What to evaluate, on what, and where to put it."""
+    parser.add_argument("run", type=str, help="Folder of a finished run.")
+    parser.add_argument("data", type=str, help="Images with labels: a folder, sample:NAME or hub:OWNER/NAME.")
+    parser.add_argument(
+        "--split",
+        type=Literal["test", "val", "train"] | None,
+        default=None,
+        help="Which split; by default test if there is one, all images of a folder without splits, else val.",
+    )
+    parser.add_argument(
+        "--output", type=str | None, default=None, help="Folder for the results; RUN/evaluation if not given."
+    )
+    parser.add_argument("--weights", type=str | None, default=None, help="Where the backbone's weights are now.")
+    parser.add_argument(
+        "--bad_images",
+        type=Literal["error", "skip"],
+        default="error",
+        help="Stop at images that cannot be read, or leave them out.",
+    )
+    parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON.")
+
+
+def run(options: Any) -> None:
+    """Evaluate, print the table and say where the picture is."""
+    from rlrr.cli.show import print_json, print_table
+    from rlrr.evaluation import evaluate, save_evaluation
+    from rlrr.predict import load
+
+    classifier = load(options.run, weights=options.weights)
+    result = evaluate(classifier, options.data, split=options.split, bad_images=options.bad_images)
+    figures, picture = save_evaluation(result, Path(options.output or Path(options.run) / "evaluation"))
+    if options.json:
+        print_json(result.to_dict())
+        return
+    rows = [
+        [name, f"{row['precision']:.1%}", f"{row['recall']:.1%}", f"{row['f1']:.1%}", str(int(row["images"]))]
+        for name, row in zip(result.classes, result.per_class, strict=True)
+    ]
+    print_table(["class", "precision", "recall", "F1", "images"], rows)
+    print(f"\naccuracy {result.accuracy:.1%} on {result.images} images ({result.split})")
+    if result.skipped:
+        print(f"skipped  {len(result.skipped)} images that cannot be read (listed in {figures})")
+    print(f"written  {figures}\n         {picture}")

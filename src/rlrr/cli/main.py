@@ -1,0 +1,93 @@
+"""`rlrr`: picks the command. Nothing heavy is imported before it is known which."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from importlib import import_module
+from importlib.metadata import version
+
+from rlrr.cli.parser import Parser
+from rlrr.errors import RLRRError, did_you_mean
+
+COMMANDS = {
+    "demo": "See it work in minutes, offline: a linear probe and RLRR side by side on MNIST digits.",
+    "train": "Fine-tune a backbone on a folder of images.",
+    "evaluate": "Measure a finished run: accuracy, per-class table, confusion matrix.",
+    "predict": "Classify images with a finished run.",
+    "merge": "Turn a finished run into a plain timm model, with no cost at inference.",
+    "backbones": "List backbones and what weights their names mean.",
+    "methods": "List the ways to fine-tune.",
+}
+_HELP = """usage: rlrr COMMAND ...
+
+Fine-tune any Vision Transformer with 0.3 % of its parameters.
+
+commands:
+{commands}
+
+`rlrr COMMAND --help` explains each. `rlrr --version` prints the version.
+
+example:
+  rlrr train flowers/ --model vit_small_focus --output run
+  rlrr evaluate run flowers/
+  rlrr predict run photo.jpg
+  rlrr merge run --output merged
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 if it is done, 1 if it failed, 2 if it was called wrongly.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(
+            _HELP.format(commands="\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())),
+            end="",
+        )
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name == "--version":
+        print(version("rlrr"))
+        return 0
+    if name not in COMMANDS:
+        return _fail(f"There is no command {name!r}.{did_you_mean(name, COMMANDS)} See `rlrr --help`.", 2)
+    command = import_module(f"rlrr.cli.{name}")
+    parser = Parser(prog=f"rlrr {name}", description=COMMANDS[name], epilog=f"example: {command.EXAMPLE}")
+    command.add_arguments(parser)
+    try:
+        options = parser.parse_args(parser.normalised(rest))
+        _quieten()
+        command.run(options)
+    except RLRRError as error:
+        return _fail(str(error), 2 if error.usage else 1)
+    except KeyboardInterrupt:
+        return _fail("Stopped.", 1)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"rlrr: {message}", file=sys.stderr)
+    return code
+
+
+def _quieten() -> None:
+    """Let our own warnings through to stderr and keep the libraries' remarks to themselves."""
+    logging.basicConfig(level=logging.WARNING, format="rlrr: %(message)s", stream=sys.stderr)
+    for library in ("huggingface_hub", "accelerate", "timm", "datasets"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it sets its logger's level on import
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is treated as Ctrl-C
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""`rlrr merge`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlrr.cli.parser import Parser
+
+EXAMPLE = "rlrr merge run --output merged"
+
+
+def add_arguments(parser: Parser) -> None:
+    """Which run, and where to."""
+    parser.add_argument("run", type=str, help="Folder of a finished run.")
+    parser.add_argument("--output", type=str, required=True, help="Folder for the plain model; it must not exist.")
+    parser.add_argument(
+        "--images",
+        type=str,
+        nargs="+",
+        default=[],
+        help="Images to compare on; by default the run's own validation images.",
+    )
+    parser.add_argument("--weights", type=str | None, default=None, help="Where the backbone's weights are now.")
+
+
+def run(options: Any) -> None:
+    """Merge, and say how far the merged model is from the unmerged one."""
+    from rlrr.merging import merge
+
+    merged = merge(options.run, options.output, images=options.images, weights=options.weights)
+    print(f"merged model in {merged.folder}")
+    if merged.difference is None:
+        print("not compared with the unmerged model: no images at hand, give some with --images")
+    else:
+        print(
+            f"largest logit difference to the unmerged model on {merged.images} images: {merged.difference:.1e} "
+            f"(largest logit {merged.largest:.1f})"
+        )
+    folder = merged.folder.resolve()
+    print(f'open it with timm.create_model("local-dir:{folder}", pretrained=True)')
+    print(f'          or AutoModelForImageClassification.from_pretrained("{folder}")')

@@ -1,0 +1,40 @@
+"""`rlrr predict`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlrr.cli.parser import Parser
+
+EXAMPLE = "rlrr predict run photo.jpg holiday/*.jpg --top-k 3"
+
+
+def add_arguments(parser: Parser) -> None:
+    """Which run, and which images."""
+    parser.add_argument("run", type=str, help="Folder of a finished run.")
+    parser.add_argument("images", type=str, nargs="+", help="Images to classify.")
+    parser.add_argument("--top_k", type=int, default=5, help="Number of classes to give for each image.")
+    parser.add_argument("--weights", type=str | None, default=None, help="Where the backbone's weights are now.")
+    parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON.")
+
+
+def run(options: Any) -> None:
+    """Classify and print a line for each image."""
+    from rlrr.cli.show import print_json
+    from rlrr.errors import RLRRError
+    from rlrr.predict import load
+
+    if options.top_k < 1:
+        raise RLRRError(f"--top_k must be 1 or more, not {options.top_k}.", usage=True)
+    predictions = load(options.run, weights=options.weights).predict(options.images, options.top_k)
+    pairs = [list(zip(one.classes, one.probabilities, strict=True)) for one in predictions]
+    if options.json:
+        print_json(
+            [
+                {"image": one.image, "top": [{"class": name, "probability": p} for name, p in top]}
+                for one, top in zip(predictions, pairs, strict=True)
+            ]
+        )
+        return
+    for one, top in zip(predictions, pairs, strict=True):
+        print(f"{one.image}: " + ", ".join(f"{name} {p:.1%}" for name, p in top))

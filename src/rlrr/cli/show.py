@@ -1,0 +1,44 @@
+"""What several commands print: results in words, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlrr.adapters import TENSORS, Record
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table with aligned columns; those of numbers are flush right."""
+    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
+    numeric = [all(row[i][:1].isdigit() or row[i] in ("", "-") for row in rows) for i in range(len(columns))]
+    for row in (columns, ["-" * width for width in widths], *rows):
+        cells = (
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        )
+        print("  ".join(cells).rstrip())
+
+
+def print_record(record: Record, folder: str | Path) -> None:
+    """Say in a few lines what a run gave and what can be done with it."""
+    metrics, count = record.metrics, record.parameters
+    size = (Path(folder) / TENSORS).stat().st_size
+    print(
+        f"{record.backbone['name']}, {record.method}: {record.data['train']} training images, {len(record.classes)} classes"
+    )
+    print(f"trained    {count['adapter']:,} parameters and {count['head']:,} of the classifier, {size / 1e6:.2f} MB")
+    print(f"validation {metrics['val_accuracy']:.1%} after epoch {metrics['epoch']}")
+    if "test_accuracy" in metrics:
+        print(f"test       {metrics['test_accuracy']:.1%} of {record.data['test']} images, read once")
+    if skipped := record.data["skipped"]:
+        print(f"skipped    {len(skipped)} images that cannot be read (listed in {folder}/rlrr.json)")
+    print(f"saved in   {folder}")
+    print(f"next       rlrr predict {folder} IMAGE …   or   rlrr merge {folder} --output {folder}-merged")

@@ -1,0 +1,43 @@
+"""`rlrr train`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonargparse import ActionConfigFile
+
+from rlrr.cli.parser import Parser
+from rlrr.errors import RLRRError
+from rlrr.training.recipe import Recipe
+
+EXAMPLE = "rlrr train flowers/ --model vit_small_focus --image-size 224 --epochs 20 --output run"
+
+
+def add_arguments(parser: Parser) -> None:
+    """The options of a recipe, and where to put the run."""
+    parser.add_argument("data", nargs="?", type=str, help="Folder of images, sample:NAME or hub:OWNER/NAME.")
+    parser.add_argument("--output", type=str, default="run", help="Folder to write the run to.")
+    parser.add_argument("--config", action=ActionConfigFile, help="Recipe to start from, as a run's recipe.yaml.")
+    parser.add_argument("--resume", type=bool, default=False, help="Go on with a run that was stopped.")
+    parser.add_argument("--overwrite", type=bool, default=False, help="Delete an earlier run in --output first.")
+    parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON.")
+    parser.add_class_arguments(Recipe, skip={"data"})
+
+
+def run(options: Any) -> None:
+    """Train and say what came out."""
+    values = options.as_dict()
+    output, resume, overwrite, as_json = (values.pop(name) for name in ("output", "resume", "overwrite", "json"))
+    values.pop("config")
+    if not values["data"]:
+        raise RLRRError("Say what to train on: a folder of images, sample:mnist, or hub:OWNER/NAME.", usage=True)
+    recipe = Recipe(**values)
+
+    from rlrr.cli.show import print_json, print_record
+    from rlrr.training.run import train
+
+    record = train(recipe, output, resume=resume, overwrite=overwrite)
+    if as_json:
+        print_json(record.__dict__)
+    else:
+        print_record(record, output)

@@ -1,0 +1,108 @@
+"""The folder of a run: whether it may be written to, and what is read back from it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import yaml
+from torch import nn
+
+from rlrr.errors import RLRRError
+from rlrr.files import atomic
+from rlrr.training.recipe import Recipe, differences
+
+RECIPE, METRICS, CHECKPOINTS = "recipe.yaml", "metrics.jsonl", "checkpoints"
+
+
+def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
+    """Refuse an output folder that holds something else, or a run that is neither resumed nor overwritten.
+
+    Raises:
+        RLRRError: saying which option would do.
+    """
+    if resume and overwrite:
+        raise RLRRError("--resume goes on with a run and --overwrite deletes it: give one of them.", usage=True)
+    is_run = (folder / RECIPE).exists()
+    if folder.exists() and not folder.is_dir():
+        raise RLRRError(f"{folder} is a file: give another --output.", usage=True)
+    if resume:
+        if not is_run:
+            raise RLRRError(f"There is no run in {folder} to resume: start it without --resume.", usage=True)
+        if changed := differences(read_recipe(folder / RECIPE), recipe):
+            raise RLRRError(
+                f"The run in {folder} was started with other options ({'; '.join(changed)}): give the same ones, "
+                "or another --output.",
+                usage=True,
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        if not is_run:
+            raise RLRRError(f"{folder} exists and holds something else: give another --output.", usage=True)
+        if not overwrite:
+            raise RLRRError(
+                f"{folder} already holds a run: go on with it (--resume), delete it (--overwrite) or give another "
+                "--output.",
+                usage=True,
+            )
+
+
+def check_space(folder: Path, model: nn.Module) -> None:
+    """Refuse a disk too full for two checkpoints and the adapter.
+
+    Raises:
+        RLRRError: with the space that is needed.
+    """
+    # each checkpoint holds the trained tensors and AdamW's two moments
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    needed = 7 * trained + (20 << 20)
+    existing = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise RLRRError(
+            f"The disk of {folder} has {free >> 20} MiB free and the run needs about {needed >> 20} MiB: free some "
+            "space, or give another --output."
+        )
+
+
+def write_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write `recipe.yaml`, from which `rlrr train --config` runs again."""
+    with atomic(folder / RECIPE) as temporary:
+        text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a `recipe.yaml`.
+
+    Raises:
+        RLRRError: it is missing, or has a key or value that no recipe has.
+    """
+    try:
+        return Recipe(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise RLRRError(f"There is no recipe {path}.") from None
+    except (TypeError, yaml.YAMLError) as error:
+        raise RLRRError(f"{path} is not a recipe: {error}.") from None
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Read a `metrics.jsonl`: what was logged, in order."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole: Trainer writes `trainer_state.json` last."""
+    whole = []
+    for path in folder.glob("checkpoint-*"):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        whole.append(path)
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def checkpoint_epoch(checkpoint: Path) -> float:
+    """The number of epochs a checkpoint has seen."""
+    return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["epoch"]
