@@ -12,7 +12,6 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from rlrr.targets import block_linears, classifier_names
-from rlrr.training.recipe import METHODS
 from rlrr.tuners import RLRRConfig
 
 
@@ -69,7 +68,6 @@ _METHODS = {
     "full": Method("Full fine-tuning", "Every weight.", 5e-5, None, _full),
     "lora": Method("LoRA", "A low-rank term beside every linear of the blocks (PEFT's LoRA).", 1e-3, 8, _lora),
 }
-assert tuple(_METHODS) == METHODS
 
 
 def methods() -> dict[str, Method]:

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from rlrr.errors import RLRRError
+
 
 @dataclass(frozen=True)
 class Family:
@@ -32,12 +34,20 @@ class Family:
     """Projections stacked in one linear, each with input vectors of its own."""
 
     def target_modules(self, model: nn.Module, layers: Sequence[int] | None = None) -> str:
-        """One regex for all that is adapted in `model`; with `layers`, only the blocks with these indices."""
+        """One regex for all that is adapted in `model`; with `layers`, only the blocks with these indices.
+
+        Raises:
+            RLRRError: the model has no block of that index.
+        """
         index = r"\d+" if layers is None else "(?:" + "|".join(map(str, layers)) + ")"
         present = [name for name, module in model.named_modules() if not isinstance(module, nn.Identity)]
         inside = f"(?:(?:{'|'.join(self.inside)})\\.)?"
         outside = [regex for regex in self.outside if any(re.fullmatch(inside + regex, name) for name in present)]
         blocks = self.blocks.replace("{index}", index)
+        for layer in layers or ():
+            block = inside + self.blocks.replace("{index}", str(layer))
+            if not any(re.match(block, name) for name in present):
+                raise RLRRError(f"layers_to_transform names block {layer}, which this {type(model).__name__} has not.")
         return inside + "(?:" + "|".join((f"{blocks}{self.in_block}", *outside)) + ")"
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Literal
 
 from peft import PeftConfig
@@ -14,7 +14,7 @@ SIDES = ("both", "in", "out")
 INITS = ("paper", True, False)
 
 
-class RLRRType(str, Enum):
+class RLRRType(StrEnum):
     """PEFT's name for the method. PEFT's own enum cannot be extended from outside."""
 
     RLRR = "RLRR"
@@ -57,7 +57,7 @@ class RLRRConfig(PeftConfig):
     multiply_weight: bool = True
     shift: bool = True
     init_weights: bool | Literal["paper"] = "paper"
-    fused_blocks: dict[str, int] | int | None = field(default=None)
+    fused_blocks: dict[str, int] | int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,7 +77,15 @@ class RLRRConfig(PeftConfig):
             raise RLRRError(f'rank > 1 and multiply_weight=False need sides="both", not {self.sides!r}.')
         if isinstance(self.fused_blocks, int):
             self.fused_blocks = {"qkv": self.fused_blocks}
-        if isinstance(self.target_modules, str) and (self.layers_to_transform or self.layers_pattern) is not None:
+        if self.fused_blocks and min(self.fused_blocks.values()) < 1:
+            raise RLRRError(f"fused_blocks must be 1 or more, not {min(self.fused_blocks.values())}.")
+        if self.init_weights is True and not (self.residual or self.multiply_weight):
+            raise RLRRError(
+                "init_weights=True needs residual=True or multiply_weight=True: without the frozen weight there is no "
+                "start at the pre-trained function."
+            )
+        of_layers = (self.layers_to_transform, self.layers_pattern)
+        if isinstance(self.target_modules, str) and of_layers != (None, None):
             raise RLRRError(
                 "layers_to_transform and layers_pattern cannot be used with a regex in target_modules: "
                 "name the blocks in the regex, as in 'blocks\\.(0|1)\\..*'."

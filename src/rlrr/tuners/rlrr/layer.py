@@ -17,6 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlrr.errors import RLRRError
 from rlrr.kernel import rescaled_linear_by_row, rescaling
 from rlrr.tuners.rlrr.config import RLRRConfig
 
@@ -138,8 +139,7 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
             )
         if len(x) % len(adapter_names):
             raise ValueError(
-                "Length of `adapter_names` should be the same as the number of inputs, but got "
-                f"{len(adapter_names)} and {len(x)} respectively."
+                f"An adapted layer got {len(x)} rows for {len(adapter_names)} samples: it cannot tell whose they are."
             )
         # windowed attention splits a sample into consecutive rows
         per_row = [name for name in adapter_names for _ in range(len(x) // len(adapter_names))]
@@ -196,7 +196,10 @@ class Linear(RLRRLayer):
         The fan-in of `scale_out`, (out, r), is r, so that at rank 1 it starts in ±√6 whatever the width.
         """
         if self.out_features % blocks:
-            raise ValueError(f"fused_blocks={blocks} does not divide the {self.out_features} outputs of the layer.")
+            raise RLRRError(
+                f"fused_blocks={blocks} does not divide the {self.out_features} outputs of a layer it is meant for: "
+                "give the number of projections stacked there, or 1."
+            )
         if config.sides != "in":
             scale_out = torch.empty(self.out_features, config.rank).uniform_(-1, 1) * math.sqrt(6 / config.rank)
             self.rlrr_scale_out[adapter_name] = nn.Parameter(scale_out)
@@ -215,15 +218,15 @@ class Linear(RLRRLayer):
             self._start_at_pretrained(adapter_name, config)
 
     def _start_at_pretrained(self, adapter_name: str, config: RLRRConfig) -> None:
-        # One side is set and the other stays random: two constant sides would get no gradient, or equal ones.
-        # Without the residual S must be 1, so both sides are.
-        constant = 0.0 if config.residual or not config.multiply_weight else 1.0
-        if constant and config.sides != "in":
-            nn.init.constant_(self.rlrr_scale_out[adapter_name], 1 / config.rank)
-        if constant and config.sides != "out":
-            nn.init.ones_(self.rlrr_scale_in[adapter_name])
-        if not constant:
-            nn.init.zeros_((self.rlrr_scale_in if config.sides == "in" else self.rlrr_scale_out)[adapter_name])
+        # S is 0 with the residual: one side is zero and the other stays random, as two zeros would get no gradient.
+        # Without it S is 1: the first of the r terms makes it, and the others, which are 0, differ from it.
+        nn.init.zeros_((self.rlrr_scale_in if config.sides == "in" else self.rlrr_scale_out)[adapter_name])
+        if not config.residual:
+            with torch.no_grad():
+                for vectors in self._vectors("rlrr_scale_out", [adapter_name]):
+                    vectors[:, 0] = 1
+                for vectors in self._vectors("rlrr_scale_in", [adapter_name]):
+                    vectors[..., 0, :] = 1
 
     def effective(self, adapter_names: Sequence[str]) -> tuple[Tensor, Tensor | None]:  # noqa: D102
         weight, bias = self.frozen

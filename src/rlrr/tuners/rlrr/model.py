@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from itertools import chain
+from typing import Any, ClassVar
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
-from torch import nn
+from torch import Tensor, nn
 
 from rlrr.errors import RLRRError
 from rlrr.targets import classifier_names, family_of
 from rlrr.tuners.rlrr.config import RLRRConfig
 from rlrr.tuners.rlrr.layer import BASE, Affine, Linear, RLRRLayer
+
+# A subclass with a forward of its own, as a LayerNorm2d or a standardised convolution, computes something else.
+ADAPTABLE = {"Linear.forward", "LayerNorm.forward", "LayerNormFp32.forward", "Conv2d.forward"}
 
 
 class RLRRModel(BaseTuner):
@@ -36,7 +40,7 @@ class RLRRModel(BaseTuner):
 
     prefix = "rlrr_"
     tuner_layer_cls = RLRRLayer
-    target_module_mapping: dict[str, list[str]] = {}  # the family is told from the model: see _prepare_model
+    target_module_mapping: ClassVar[dict[str, list[str]]] = {}  # the family is told from the model: see _prepare_model
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Refuse a name with which PEFT would lose tensors, then inject."""
@@ -58,7 +62,7 @@ class RLRRModel(BaseTuner):
             layers = peft_config.layers_to_transform
             layers = [layers] if isinstance(layers, int) else layers
             peft_config.target_modules = family.target_modules(model, layers)
-            peft_config.layers_to_transform = None  # now part of the regex
+            peft_config.layers_to_transform = peft_config.layers_pattern = None  # now part of the regex
             if peft_config.modules_to_save is None:
                 peft_config.modules_to_save = classifier_names(model) or None
         # BEiT, EVA-02 and Swin V2 read `qkv.weight` past the module, unless told to keep its bias apart
@@ -83,16 +87,14 @@ class RLRRModel(BaseTuner):
             return
         if isinstance(target, BaseTunerLayer):
             raise RLRRError(f"{current_key} is adapted by another method already: merge or unload that one first.")
-        if isinstance(target, nn.Linear):
-            new_module: RLRRLayer = Linear(target, adapter_name, peft_config, blocks)
-        elif isinstance(target, (nn.LayerNorm, nn.Conv2d)):
-            new_module = Affine(target, adapter_name, peft_config, blocks)
-        else:
+        if type(target).forward.__qualname__ not in ADAPTABLE:
             raise RLRRError(
                 f"RLRR cannot adapt {current_key}, a {type(target).__name__}: only Linear, LayerNorm and Conv2d. "
                 "Leave it out of target_modules or name it in exclude_modules."
             )
-        self._replace_module(parent, target_name, new_module, target)
+        layer_class = Linear if isinstance(target, nn.Linear) else Affine
+        # not PEFT's _replace_module, which fails on a LayerNorm without weight
+        setattr(parent, target_name, layer_class(target, adapter_name, peft_config, blocks))
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
@@ -106,6 +108,12 @@ class RLRRModel(BaseTuner):
         unknown = sorted(set(adapter_names) - {BASE} - set(self.peft_config))
         if unknown:
             raise ValueError(f"Trying to infer with non-existing adapter(s): {', '.join(unknown)}")
+        images = next((value for value in chain(args, kwargs.values()) if isinstance(value, Tensor)), adapter_names)
+        if len(images) != len(adapter_names):
+            raise ValueError(
+                "Length of `adapter_names` should be the same as the number of inputs, but got "
+                f"{len(adapter_names)} and {len(images)} respectively."
+            )
         with ExitStack() as hooks:  # so that they go also when forward fails
             for module in self.modules():
                 if isinstance(module, (RLRRLayer, AuxiliaryTrainingWrapper)):
@@ -120,6 +128,9 @@ def _pass_adapter_names(
     return args, {**kwargs, "adapter_names": adapter_names}
 
 
+PEFT_PARTS = {"base_model", "model", "base_layer", "original_module", "modules_to_save"}
+
+
 def check_adapter_name(name: str, model: nn.Module) -> None:
     """Refuse an adapter name that PEFT would take for a part of a parameter's path, and so lose tensors on saving.
 
@@ -128,7 +139,8 @@ def check_adapter_name(name: str, model: nn.Module) -> None:
     Raises:
         RLRRError: the name is part of a module path, holds a dot, or is an attribute of the dicts of vectors.
     """
-    parts = {part for path, module in model.named_modules() for part in path.split(".")}
+    paths = chain(model.named_modules(), model.named_parameters(), model.named_buffers())
+    parts = PEFT_PARTS | {part for path, _ in paths for part in path.split(".")}
     adapters = {
         key
         for module in model.modules()
@@ -139,7 +151,7 @@ def check_adapter_name(name: str, model: nn.Module) -> None:
         key for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper) for key in module._adapters
     }
     taken = name in parts - adapters - auxiliary
-    if not name or "." in name or taken or hasattr(nn.ParameterDict, name) or name in RLRRModel.prefix:
+    if not name or "." in name or taken or hasattr(nn.ParameterDict(), name) or name in RLRRModel.prefix:
         raise RLRRError(
             f"{name!r} cannot be the name of an adapter: it is part of a parameter's name, and its tensors would be "
             "lost on saving. Choose another, such as the name of the task."
