@@ -67,7 +67,7 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
     @property
     def frozen(self) -> tuple[Tensor | None, Tensor | None]:
         """Weight and bias before any merge."""
-        base = self.get_base_layer()
+        base: Any = self.get_base_layer()
         return self._frozen or (base.weight, base.bias)
 
     def _vectors(self, name: str, adapter_names: Sequence[str]) -> list[Tensor]:
@@ -237,9 +237,8 @@ class Linear(RLRRLayer):
             scale_out, scale_in = (
                 next(iter(self._vectors(side, [name])), None) for side in ("rlrr_scale_out", "rlrr_scale_in")
             )
-            vector_dtype = (scale_in if scale_out is None else scale_out).dtype
             new_weight = new_weight + rescaling(
-                weight.to(vector_dtype),
+                weight,
                 scale_out,
                 scale_in,
                 residual=config.residual,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
@@ -40,7 +40,8 @@ class RLRRModel(BaseTuner):
 
     prefix = "rlrr_"
     tuner_layer_cls = RLRRLayer
-    target_module_mapping: ClassVar[dict[str, list[str]]] = {}  # the family is told from the model: see _prepare_model
+    # The family is told from the model: see _prepare_model.
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Refuse a name with which PEFT would lose tensors, then inject."""
@@ -128,7 +129,12 @@ def _pass_adapter_names(
     return args, {**kwargs, "adapter_names": adapter_names}
 
 
-PEFT_PARTS = {"base_model", "model", "base_layer", "original_module", "modules_to_save"}
+# What PEFT and we put into the paths of a model's parameters, and PEFT's name for "no adapter".
+PEFT_PARTS = {
+    *("base_model", "model", "base_layer", "original_module", "modules_to_save", BASE),
+    *Linear.adapter_layer_names,
+    *Affine.adapter_layer_names,
+}
 
 
 def check_adapter_name(name: str, model: nn.Module) -> None:

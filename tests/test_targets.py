@@ -1,0 +1,160 @@
+"""Which modules the defaults of the families hit, and which they must not."""
+
+import re
+
+import pytest
+import timm
+import torch
+from timm.models.swin_transformer import SwinTransformer
+from torch import nn
+from transformers import (
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    ViTConfig,
+    ViTModel,
+)
+
+from rlrr.errors import RLRRError
+from rlrr.targets import block_linears, classifier_names, default_targets, family_of
+
+TIMM = {"img_size": 32, "depth": 2, "embed_dim": 16, "num_heads": 2, "num_classes": 5}
+HF = {"image_size": 32, "patch_size": 16, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+TIMM_BLOCK = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+HF_BLOCK = (*(f"attention.{letter}_proj" for letter in "qkvo"), "mlp.fc1", "mlp.fc2")
+VIT_NORMS, DINO_NORMS = ("layernorm_before", "layernorm_after"), ("norm1", "norm2")
+
+
+def wrapper(architecture, **sizes):
+    return TimmWrapperForImageClassification(
+        TimmWrapperConfig(architecture=architecture, num_labels=sizes.pop("num_classes"), model_args=sizes)
+    )
+
+
+def swin():
+    return SwinTransformer(
+        img_size=32, patch_size=4, window_size=4, embed_dim=16, depths=(2, 2), num_heads=(2, 2), num_classes=5
+    )
+
+
+def vit(name="vit_tiny_patch16_224", **changes):
+    return timm.create_model(name, **{**TIMM, **changes})
+
+
+# model, path of its blocks, what is adapted in a block, what outside, the classifiers
+FAMILIES = {
+    "timm ViT": (vit, "blocks.{}.", TIMM_BLOCK, ("patch_embed.proj", "norm"), ("head",)),
+    "timm ViT, averaged": (
+        lambda: vit(global_pool="avg"),
+        "blocks.{}.",
+        TIMM_BLOCK,
+        ("patch_embed.proj", "fc_norm"),
+        ("head",),
+    ),
+    "timm DeiT, distilled": (
+        lambda: vit("deit_tiny_distilled_patch16_224"),
+        "blocks.{}.",
+        TIMM_BLOCK,
+        ("patch_embed.proj", "norm"),
+        ("head", "head_dist"),
+    ),
+    "timm DINOv2, SwiGLU": (
+        lambda: vit("vit_giant_patch14_dinov2", img_size=28, mlp_ratio=4),
+        "blocks.{}.",
+        TIMM_BLOCK,
+        ("patch_embed.proj", "norm"),
+        ("head",),
+    ),
+    "timm Swin": (
+        swin,
+        "layers.{0[0]}.blocks.{0[1]}.",
+        TIMM_BLOCK,
+        ("layers.1.downsample.reduction", "norm"),
+        ("head.fc",),
+    ),
+    "TimmWrapper": (
+        lambda: wrapper("vit_tiny_patch16_224", **TIMM),
+        "timm_model.blocks.{}.",
+        TIMM_BLOCK,
+        ("timm_model.patch_embed.proj", "timm_model.norm"),
+        ("timm_model.head",),
+    ),
+    "transformers ViT, no classifier": (
+        lambda: ViTModel(ViTConfig(intermediate_size=32, **HF), add_pooling_layer=False),
+        "layers.{}.",
+        (*VIT_NORMS, *HF_BLOCK),
+        ("embeddings.patch_embeddings.projection", "layernorm"),
+        (),
+    ),
+    "transformers DeiT, distilled": (
+        lambda: DeiTForImageClassificationWithTeacher(DeiTConfig(intermediate_size=32, **HF)),
+        "deit.layers.{}.",
+        (*VIT_NORMS, *HF_BLOCK),
+        ("deit.embeddings.patch_embeddings.projection", "deit.layernorm"),
+        ("cls_classifier", "distillation_classifier"),
+    ),
+    "transformers DINOv2": (
+        lambda: Dinov2ForImageClassification(Dinov2Config(mlp_ratio=2, **HF)),
+        "dinov2.encoder.layer.{}.",
+        (*DINO_NORMS, *HF_BLOCK),
+        ("dinov2.embeddings.patch_embeddings.projection", "dinov2.layernorm"),
+        ("classifier",),
+    ),
+    "transformers DINOv2 with registers": (
+        lambda: Dinov2WithRegistersForImageClassification(Dinov2WithRegistersConfig(mlp_ratio=2, **HF)),
+        "dinov2_with_registers.encoder.layer.{}.",
+        (*DINO_NORMS, *HF_BLOCK),
+        ("dinov2_with_registers.embeddings.patch_embeddings.projection", "dinov2_with_registers.layernorm"),
+        ("classifier",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_default_is_every_linear_and_norm_of_the_blocks_and_the_ends(name):
+    build, path, in_block, outside, heads = FAMILIES[name]
+    with torch.device("meta"):
+        model = build()
+    indices = [(0, 0), (0, 1), (1, 0), (1, 1)] if name == "timm Swin" else [0, 1]
+    expected = {path.format(index) + part for index in indices for part in in_block} | set(outside)
+    assert set(default_targets(model)) == expected
+    assert set(classifier_names(model)) == set(heads)
+    modules = dict(model.named_modules())
+    assert all(isinstance(modules[target], (nn.Linear, nn.LayerNorm, nn.Conv2d)) for target in expected)
+    assert set(block_linears(model)) == {target for target in expected if isinstance(modules[target], nn.Linear)}
+
+
+def test_a_model_without_classes_has_no_classifier():
+    assert classifier_names(vit(num_classes=0)) == []
+
+
+def test_q_k_and_v_have_vectors_of_their_own_in_a_vit_and_share_one_in_swin():
+    assert family_of(vit()).fused_blocks == {"qkv": 3}
+    assert family_of(swin()).fused_blocks == {}
+
+
+def test_layers_choose_blocks_and_keep_what_is_outside():
+    model = vit(depth=12)
+    regex = family_of(model).target_modules(model, [1])
+    hit = {name for name, _ in model.named_modules() if re.fullmatch(regex, name)}
+    assert hit == {f"blocks.1.{part}" for part in TIMM_BLOCK} | {"patch_embed.proj", "norm"}  # and not blocks.11
+
+
+@pytest.mark.parametrize("layers", [[2], [0, -1]])
+def test_a_block_that_the_model_has_not_is_refused(layers):
+    model = vit()
+    with pytest.raises(RLRRError, match=f"names block {layers[-1]}, which"):
+        family_of(model).target_modules(model, layers)
+
+
+def test_an_unknown_family_has_no_default():
+    model = nn.Sequential(nn.Linear(3, 2))
+    assert family_of(model) is None
+    assert default_targets(model) == []
+    assert block_linears(model) == "all-linear"
+    assert classifier_names(model) == []

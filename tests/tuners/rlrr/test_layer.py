@@ -1,0 +1,303 @@
+"""One adapted layer at a time: every form of the method against its formula, merged and in mixed batches."""
+
+import itertools
+import math
+from collections import OrderedDict
+
+import pytest
+import torch
+from peft import get_peft_model
+from torch import nn
+from torch.nn import functional as F
+
+from rlrr import RLRRConfig
+from rlrr.errors import RLRRError
+
+IN, OUT = 5, 6
+FORMS = [
+    {"rank": rank, "sides": sides, "residual": residual, "multiply_weight": multiply, "shift": shift, "fused_blocks": n}
+    for rank, sides, residual, multiply, shift, n in itertools.product(
+        (1, 3), ("both", "in", "out"), (True, False), (True, False), (True, False), (1, 3)
+    )
+    if sides == "both" or (rank == 1 and multiply)
+]
+
+
+def identify(form):
+    return "-".join(map(str, form.values()))
+
+
+every_form = pytest.mark.parametrize("form", FORMS, ids=identify)
+
+
+def adapted(base, names=("default",), **settings):
+    """A model of one layer named `qkv`, with an adapter for each name, all drawn at random."""
+    torch.manual_seed(0)
+    config = {"target_modules": ["qkv"], "init_weights": False, **settings}
+    model = get_peft_model(nn.Sequential(OrderedDict(qkv=base)), RLRRConfig(**config), adapter_name=names[0])
+    for name in names[1:]:
+        model.add_adapter(name, RLRRConfig(**config))
+    return model.eval()
+
+
+def linear(bias=True):
+    torch.manual_seed(1)
+    return nn.Linear(IN, OUT, bias=bias)
+
+
+def images(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(2))
+
+
+def by_formula(layer, name, form):
+    """W' and b' of the adapter, element by element in double precision."""
+    weight, bias = (
+        None if p is None else p.detach().double() for p in (layer.base_layer.weight, layer.base_layer.bias)
+    )
+    scale_out, scale_in, shift = (
+        vectors[name].detach().double() if name in vectors else None
+        for vectors in (layer.rlrr_scale_out, layer.rlrr_scale_in, layer.rlrr_shift)
+    )
+    changed = torch.empty_like(weight)
+    for i, j in itertools.product(range(OUT), range(IN)):
+        scale = 0.0
+        for k in range(form["rank"]):
+            term = 1.0 if scale_out is None else scale_out[i, k]
+            if scale_in is not None:
+                of_block = scale_in if form["fused_blocks"] == 1 else scale_in[i * form["fused_blocks"] // OUT]
+                term = term * of_block[k, j]
+            scale = scale + term
+        changed[i, j] = weight[i, j] * form["residual"] + scale * (weight[i, j] if form["multiply_weight"] else 1)
+    bias = torch.zeros(OUT).double() if bias is None else bias
+    return changed, bias if shift is None else bias + shift
+
+
+@every_form
+def test_forward_merged_and_mixed_are_the_formula(form):
+    names = ("default", "other")
+    model = adapted(linear(), names, **form)
+    layer = model.base_model.model.qkv
+    assert [bool(len(v)) for v in (layer.rlrr_scale_out, layer.rlrr_scale_in, layer.rlrr_shift)] == [
+        form["sides"] != "in",
+        form["sides"] != "out",
+        form["shift"],
+    ]
+    x = images(3, 4, IN)
+    expected = {}
+    for name in names:
+        weight, bias = by_formula(layer, name, form)
+        expected[name] = F.linear(x.double(), weight, bias).float()
+        model.set_adapter(name)
+        torch.testing.assert_close(model(x), expected[name])
+        model.merge_adapter([name])
+        torch.testing.assert_close(layer.base_layer.weight, weight.float())
+        torch.testing.assert_close(model(x), expected[name])
+        model.unmerge_adapter()
+    assert not torch.allclose(expected["default"], expected["other"])
+    mixed = model(x, adapter_names=["other", "__base__", "default"])
+    torch.testing.assert_close(mixed[0], expected["other"][0])
+    torch.testing.assert_close(mixed[1], layer.base_layer(x[1]))
+    torch.testing.assert_close(mixed[2], expected["default"][2])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("form", [form for form in FORMS if form["residual"] or form["multiply_weight"]], ids=identify)
+def test_the_identity_start_is_one_and_can_train(form, bias):
+    base = linear(bias)
+    x = images(3, IN)
+    before = base(x)
+    model = adapted(base, **form, init_weights=True)
+    after = model(x)
+    assert torch.equal(after, before)
+    after.pow(3).sum().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if "rlrr_scale" in name}
+    assert any(gradient.any() for gradient in gradients.values())
+    if form["rank"] > 1:  # its terms must not stay copies of each other
+        scale_in = model.base_model.model.qkv.rlrr_scale_in["default"]
+        assert scale_in.detach().unique(dim=-2).shape[-2] == form["rank"]
+
+
+def test_a_fused_linear_is_three_linears_with_vectors_of_their_own():
+    torch.manual_seed(0)
+    names = ("default", "other")
+    fused = adapted(nn.Linear(IN, 3 * OUT), names, fused_blocks=3, rank=2)
+    layer = fused.base_model.model.qkv
+    x = images(4, 7, IN)
+    order = ["other", "default", "__base__", "other"]
+    alone, mixed = [], []
+    for block in range(3):
+        rows = slice(block * OUT, (block + 1) * OUT)
+        part = linear()
+        part.weight.data, part.bias.data = layer.base_layer.weight[rows].clone(), layer.base_layer.bias[rows].clone()
+        one = adapted(part, names, fused_blocks=1, rank=2)
+        for name in names:
+            target = one.base_model.model.qkv
+            target.rlrr_scale_out[name].data = layer.rlrr_scale_out[name][rows].detach()
+            target.rlrr_scale_in[name].data = layer.rlrr_scale_in[name][block].detach()
+            target.rlrr_shift[name].data = layer.rlrr_shift[name][rows].detach()
+        alone.append(one(x))
+        mixed.append(one(x, adapter_names=order))
+    torch.testing.assert_close(fused(x), torch.cat(alone, -1))
+    torch.testing.assert_close(fused(x, adapter_names=order), torch.cat(mixed, -1))
+
+
+def test_adapters_of_different_forms_share_a_batch():
+    model = adapted(linear(), rank=3)
+    others = {
+        "thin": {"rank": 1},
+        "one_side": {"sides": "out"},
+        "no_shift": {"rank": 3, "shift": False},
+        "without_w": {"rank": 3, "multiply_weight": False},
+    }
+    for name, settings in others.items():
+        model.add_adapter(name, RLRRConfig(target_modules=["qkv"], init_weights=False, **settings))
+    order = ["thin", "default", "without_w", "one_side", "no_shift", "default"]
+    x = images(len(order), 2, IN)
+    mixed = model(x, adapter_names=order)
+    for row, name in enumerate(order):
+        model.set_adapter(name)
+        torch.testing.assert_close(mixed[row], model(x)[row])
+
+
+# Layers with something missing, and those of other kinds
+
+BASES = {
+    "linear": (linear, (3, 4, IN)),
+    "linear without bias": (lambda: linear(bias=False), (3, 4, IN)),
+    "norm": (lambda: nn.LayerNorm(IN), (3, 4, IN)),
+    "norm without bias": (lambda: nn.LayerNorm(IN, bias=False), (3, 4, IN)),
+    "norm without weight": (lambda: nn.LayerNorm(IN, elementwise_affine=False), (3, 4, IN)),
+    "convolution": (lambda: nn.Conv2d(2, 4, 3, stride=2, padding=1, padding_mode="reflect"), (3, 2, 6, 6)),
+    "convolution in groups, without bias": (lambda: nn.Conv2d(4, 6, 3, groups=2, bias=False), (3, 4, 6, 6)),
+}
+
+
+def kept(base):
+    return {name: p.detach().clone() for name, p in base.state_dict().items()}
+
+
+@pytest.mark.filterwarnings("ignore:Already following adapters were merged")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", BASES)
+def test_merging_changes_no_output_and_unmerging_leaves_no_trace(kind, dtype):
+    build, shape = BASES[kind]
+    base = build().to(dtype)
+    x = images(*shape).to(dtype)
+    before, plain = kept(base), base(x)
+    model = adapted(base, ("default", "other"))
+    output = model(x)
+    assert not torch.allclose(output.float(), plain.float(), atol=1e-3)
+    assert all(p.dtype == torch.float32 for name, p in model.named_parameters() if "rlrr_" in name)
+
+    model.merge_adapter()
+    torch.testing.assert_close(model(x).float(), output.float(), rtol=0, atol=1e-5 if dtype == torch.float32 else 0.02)
+    model.unmerge_adapter()
+    assert kept(base).keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+
+    model.merge_adapter(["default"])
+    model.merge_adapter(["other"])
+    one_by_one = kept(base)
+    model.unmerge_adapter()
+    model.merge_adapter(["default", "other"])
+    assert all(torch.equal(value, one_by_one[name]) for name, value in base.state_dict().items())
+    with model.disable_adapter():  # also takes them out
+        assert torch.equal(model(x), plain)
+    assert torch.equal(model(x).to(dtype), output.to(dtype))
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_a_mixed_batch_is_its_samples_one_by_one(kind):
+    build, shape = BASES[kind]
+    base = build()
+    x = images(*shape)
+    plain = base(x)
+    model = adapted(base, ("default", "other"))
+    mixed = model(x, adapter_names=["other", "__base__", "default"])
+    torch.testing.assert_close(mixed[1], plain[1])
+    torch.testing.assert_close(mixed[2], model(x)[2])
+    model.set_adapter("other")
+    torch.testing.assert_close(mixed[0], model(x)[0])
+
+
+@pytest.mark.parametrize("kind", ["norm", "norm without weight", "convolution"])
+def test_norms_and_convolutions_gain_a_scale_and_a_shift_of_their_output(kind):
+    build, shape = BASES[kind]
+    base = build()
+    x = images(*shape)
+    model = adapted(base)
+    layer = model.base_model.model.qkv
+    scale, shift = layer.rlrr_scale["default"], layer.rlrr_shift["default"]
+    broadcast = (-1, 1, 1) if kind == "convolution" else (-1,)
+    torch.testing.assert_close(model(x), base(x) * scale.view(broadcast) + shift.view(broadcast))
+
+
+def test_weights_merged_in_one_precision_come_back_in_the_one_they_have_now():
+    base = linear()
+    before = kept(base)
+    model = adapted(base)
+    model.merge_adapter()
+    model.to(torch.bfloat16)
+    model.unmerge_adapter()
+    assert all(torch.equal(value, before[name].bfloat16()) for name, value in base.state_dict().items())
+
+
+def test_a_merge_that_is_not_finite_is_refused_if_asked_to_be_safe():
+    base = linear()
+    model = adapted(base)
+    model.base_model.model.qkv.rlrr_scale_in["default"].data[0, 0] = math.nan
+    before = kept(base)
+    with pytest.raises(ValueError, match="broken"):
+        model.merge_adapter(safe_merge=True)
+    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+
+
+# The start of the paper's code
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+def test_linears_start_as_in_the_papers_code(rank):
+    features = 3 * 1024
+    model = adapted(nn.Linear(features, features), init_weights="paper", rank=rank, fused_blocks=3)
+    layer = model.base_model.model.qkv
+    for vectors, bound in ((layer.rlrr_scale_out, math.sqrt(6 / rank)), (layer.rlrr_scale_in, math.sqrt(6 / features))):
+        values = vectors["default"].detach() / bound  # uniform in ±1
+        assert 0.99 < values.abs().max() <= 1
+        assert values.mean().abs() < 0.05
+        assert values.var().item() == pytest.approx(1 / 3, rel=0.05)
+    assert not layer.rlrr_shift["default"].any()
+
+
+@pytest.mark.parametrize("base", [nn.LayerNorm(4096), nn.Conv2d(1, 4096, 1)], ids=["norm", "convolution"])
+def test_norms_and_convolutions_start_as_in_the_papers_code(base):
+    layer = adapted(base, init_weights="paper").base_model.model.qkv
+    for vectors, mean in ((layer.rlrr_scale, 1), (layer.rlrr_shift, 0)):
+        values = vectors["default"].detach()
+        assert values.mean().item() == pytest.approx(mean, abs=0.002)
+        assert values.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+# What cannot be
+
+
+def test_blocks_that_do_not_divide_the_outputs_are_refused():
+    with pytest.raises(RLRRError, match="fused_blocks=4 does not divide the 6 outputs"):
+        adapted(linear(), fused_blocks=4)
+
+
+class ChannelsFirst(nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x):
+        return self._conv_forward(x, F.normalize(self.weight), self.bias)
+
+
+@pytest.mark.parametrize(
+    "base", [nn.GELU(), nn.Identity(), ChannelsFirst(4), Standardised(2, 2, 1), nn.Conv1d(1, 1, 1)]
+)
+def test_a_layer_that_computes_something_else_is_refused_by_name(base):
+    with pytest.raises(RLRRError, match=f"cannot adapt qkv, a {type(base).__name__}: only Linear"):
+        adapted(base)
