@@ -58,3 +58,21 @@ def flat_images(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("flat images")
     write_images(folder, 10, seed=7)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_images():
+    """`write_images`, for tests that need a folder of their own."""
+    return write_images
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_backbone, images, tmp_path_factory) -> Path:
+    """A run of RLRR on `images` that tells the three classes apart. Read only."""
+    from rlrr.training.recipe import Recipe
+    from rlrr.training.run import train
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs") / "finished run"
+    train(Recipe(data=str(images), model=tiny_backbone, epochs=4, batch_size=8, precision="fp32"), folder)
+    return folder

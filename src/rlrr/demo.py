@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
@@ -15,7 +16,7 @@ from rlrr.files import write_json
 from rlrr.methods import methods
 from rlrr.predict import load
 from rlrr.report import Picture, Table, write_report
-from rlrr.training.output import METRICS, read_metrics, read_recipe
+from rlrr.training.output import METRICS, RECIPE, read_metrics, read_recipe
 from rlrr.training.recipe import Recipe
 from rlrr.training.run import train
 
@@ -50,7 +51,12 @@ def demo_recipe() -> Recipe:
 
 
 def run_demo(
-    recipe: Recipe, folder: Path, *, overwrite: bool = False, say: Callable[[str], None] = lambda text: None
+    recipe: Recipe,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Outcome]:
     """Train both methods by one recipe, test them, and write pictures and `report.html`.
 
@@ -58,6 +64,7 @@ def run_demo(
         recipe: Its `method` is not looked at; its data must have test images.
         folder: Where the runs, one folder for each method, and the report go.
         overwrite: Delete the runs of an earlier demo there.
+        resume: Go on with a demo that was stopped.
         say: Told what is being done.
 
     Returns:
@@ -68,7 +75,8 @@ def run_demo(
     outcomes = {}
     for method in METHODS:
         say(f"{methods()[method].title}: {methods()[method].summary}")
-        record = train(replace(recipe, method=method), folder / method, overwrite=overwrite)
+        started = (folder / method / RECIPE).exists()
+        record = train(replace(recipe, method=method), folder / method, overwrite=overwrite, resume=resume and started)
         evaluation = evaluate_split(load(folder / method), test, f"{record.data['name']}, test")
         outcomes[method] = Outcome(record, evaluation, (folder / method / TENSORS).stat().st_size)
     _write_report(recipe, folder, outcomes, test)
@@ -82,30 +90,36 @@ def _write_report(recipe: Recipe, folder: Path, outcomes: Mapping[str, Outcome],
     pictures = [
         Picture(
             folder / "curves.png",
-            "Loss and validation accuracy by epoch. The epoch with the best validation accuracy is the one that is tested.",
+            "Loss and validation accuracy by epoch. The epoch with the best validation accuracy is the one tested.",
             "Curves of loss and validation accuracy of both methods over the epochs.",
         )
     ]
     for method, outcome in outcomes.items():
-        _, picture = save_evaluation(outcome.evaluation, folder / method)
+        _, picture = save_evaluation(outcome.evaluation, folder / method, titles[method])
+        caption = f"{titles[method]}: a row for each true class, a column for each predicted one. Mistakes are off the "
         pictures.append(
-            Picture(
-                picture,
-                f"{titles[method]}: rows are the true classes, columns the predicted ones; what is off the diagonal is wrong.",
-                f"Confusion matrix of {titles[method]} on the test images.",
-            )
+            Picture(picture, f"{caption}diagonal.", f"Confusion matrix of {titles[method]} on the test images.")
         )
-        pictures.append(_samples(folder, method, outcome.evaluation, test))
-    facts = outcomes["rlrr"].record
+    pictures += [_samples(folder, method, outcome.evaluation, test) for method, outcome in outcomes.items()]
+    facts, accuracy = outcomes["rlrr"].record, {m: f"{o.evaluation.accuracy:.1%}" for m, o in outcomes.items()}
+    run = shlex.quote(str(folder / "rlrr"))
     write_report(
         folder / "report.html",
-        title="rlrr demo",
+        title=f"A linear probe and RLRR on {facts.data['name']}",
         summary=(
-            f"{titles['linear']} and {titles['rlrr']} on the same {facts.data['train']} images of {facts.data['name']}, "
-            f"with the same frozen backbone. {facts.data['val']} other images chose the epoch, and the accuracy below is "
-            f"that on {facts.data['test']} test images that had no part in either."
+            f"RLRR gets {accuracy['rlrr']} of {len(test):,} test images right, and a linear probe "
+            f"{accuracy['linear']}, with the same frozen backbone and the same {facts.data['train']:,} training "
+            f"images. {facts.data['val']:,} other images chose the epoch; the test images had no part in either."
         ),
-        tables=[Table("Result", COLUMNS, [outcome.row for outcome in outcomes.values()])],
+        tables=[
+            Table(
+                f"Accuracy on {len(test):,} test images, and its price",
+                COLUMNS,
+                [outcome.row for outcome in outcomes.values()],
+                note=f"Both train the classifier, which has {facts.parameters['head']:,} of the parameters. The file "
+                "is what has to be kept beside the backbone; seconds are those of training.",
+            )
+        ],
         pictures=pictures,
         facts={
             "backbone": f"{facts.backbone['name']} at {facts.backbone['image_size']} pixels",
@@ -116,9 +130,9 @@ def _write_report(recipe: Recipe, folder: Path, outcomes: Mapping[str, Outcome],
             "versions": ", ".join(f"{name} {version}" for name, version in facts.versions.items()),
         },
         commands=[
-            f"rlrr demo --output {folder.name}",
-            f"rlrr evaluate {folder.name}/rlrr {recipe.data}",
-            f"rlrr merge {folder.name}/rlrr --output merged",
+            f"rlrr train --config {run}/recipe.yaml --output again",
+            f"rlrr evaluate {run} {shlex.quote(recipe.data)}",
+            f"rlrr merge {run} --output merged",
         ],
     )
     write_json(
@@ -137,18 +151,21 @@ def _write_report(recipe: Recipe, folder: Path, outcomes: Mapping[str, Outcome],
 
 
 def _samples(folder: Path, method: str, evaluation: Evaluation, test: Split) -> Picture:
-    """The first test images: chosen before anything was trained, so neither method is flattered."""
-    shown = range(min(20, len(test)))
+    """Test images at even distances: chosen before anything was trained, so neither method is flattered."""
+    title, count = methods()[method].title, min(20, len(test))
+    shown = [i * len(test) // count for i in range(count)]
     figure = plots.sample_predictions(
         [decode(test.images[i]) for i in shown],
         [evaluation.classes[test.labels[i]] for i in shown],
         [evaluation.classes[evaluation.predicted[i]] for i in shown],
         [float(evaluation.confidence[i]) for i in shown],
-        f"{methods()[method].title} on the first test images",
+        f"{title} on {count} test images",
     )
-    plots.save(figure, folder / method / "predictions.png")
+    picture = folder / method / "predictions.png"
+    plots.save(figure, picture)
+    caption = f"{title}: {count} test images at even distances in the list, each with the predicted class and its "
     return Picture(
-        folder / method / "predictions.png",
-        f"{methods()[method].title}: the first test images, each with the predicted class and its probability; a cross marks a wrong one.",
-        f"A grid of test images with what {methods()[method].title} says of each.",
+        picture,
+        f"{caption}probability. A cross marks a mistake, with the true class below.",
+        f"A grid of test images with what {title} says of each.",
     )

@@ -12,6 +12,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from rlrr import plots
 from rlrr.data import ImageData, Split, load_data, prepare_split
 from rlrr.data.pipeline import preparation
+from rlrr.data.split import enumerated
 from rlrr.errors import RLRRError
 from rlrr.files import write_json
 from rlrr.predict import Classifier, load
@@ -77,7 +78,7 @@ def evaluate(
     classifier = run if isinstance(run, Classifier) else load(run)
     recipe = classifier.record.recipe
     content = load_data(data, val_fraction=recipe.get("val_fraction", 0.2), seed=recipe.get("seed", 0))
-    trained_on = recipe.get("data") is not None and Path(recipe["data"]).resolve() == Path(data).resolve()
+    trained_on = recipe.get("data") is not None and _place(recipe["data"]) == _place(data)
     chosen, name = _choose(content, split, whole=content.val_held_out and not trained_on)
     return evaluate_split(classifier, _relabel(chosen, content, classifier), f"{content.name}, {name}", bad_images)
 
@@ -109,11 +110,11 @@ def evaluate_split(
     )
 
 
-def save_evaluation(evaluation: Evaluation, folder: Path) -> tuple[Path, Path]:
-    """Write `evaluation.json` and the picture `confusion.png`; gives their paths."""
+def save_evaluation(evaluation: Evaluation, folder: Path, who: str = "") -> tuple[Path, Path]:
+    """Write `evaluation.json` and the picture `confusion.png`, whose title begins with `who`; gives their paths."""
     figures, picture = folder / "evaluation.json", folder / "confusion.png"
     write_json(figures, evaluation.to_dict())
-    title = f"{evaluation.split}: {evaluation.accuracy:.1%} of {evaluation.images} images right"
+    title = f"{who or evaluation.split}: {evaluation.accuracy:.1%} of {evaluation.images} images right"
     plots.save(plots.confusion_matrix(evaluation.confusion, evaluation.classes, title), picture)
     return figures, picture
 
@@ -122,10 +123,14 @@ def _choose(data: ImageData, name: str | None, whole: bool) -> tuple[Split, str]
     if name is None and data.test is None and whole:
         return _concatenate(data.train, data.val), "all images"
     name = name or ("test" if data.test is not None else "val")
-    split = getattr(data, name)
+    split = getattr(data, name, None)
     if split is None:
-        raise RLRRError(f"{data.name} has no test split: give --split val, or a folder with test/.", usage=True)
+        raise RLRRError(f"{data.name} has no {name} split: give --split val, or a folder with test/.", usage=True)
     return split, name
+
+
+def _place(data: str | Path) -> Path:
+    return Path(data).expanduser().resolve()
 
 
 def _concatenate(one: Split, other: Split) -> Split:
@@ -137,8 +142,8 @@ def _relabel(split: Split, data: ImageData, classifier: Classifier) -> Split:
     unknown = sorted(set(data.classes) - set(classifier.classes))
     if unknown:
         raise RLRRError(
-            f"{data.name} has {len(unknown)} classes that the run does not know, such as {unknown[0]!r}: it knows "
-            f"{', '.join(classifier.classes[:5])}{', …' if len(classifier.classes) > 5 else ''}."
+            f"{data.name} has classes that the run does not know ({enumerated(unknown, 5)}); it knows "
+            f"{enumerated(classifier.classes, 5)}: rename or remove their folders."
         )
     index = [classifier.classes.index(name) for name in data.classes]
     return Split(split.images, [index[label] for label in split.labels], split.names)

@@ -10,7 +10,7 @@ from pathlib import Path
 import timm
 
 from rlrr.adapters import merged_model
-from rlrr.data import Split, load_data
+from rlrr.data import Split, load_data, prepare_split
 from rlrr.errors import RLRRError
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.predict import Classifier, load
@@ -70,8 +70,8 @@ def _sample(classifier: Classifier, images: Sequence[str | Path]) -> Split | Non
         return Split([Path(image) for image in images], [0] * len(images), [str(image) for image in images])
     recipe = classifier.record.recipe
     try:
-        data = load_data(recipe["data"], val_fraction=recipe["val_fraction"], seed=recipe["seed"])
-    except RLRRError as error:  # the images are elsewhere than in training, which is no reason not to merge
+        val = load_data(recipe["data"], val_fraction=recipe["val_fraction"], seed=recipe["seed"]).val
+        return prepare_split(val.subset(range(min(SAMPLE, len(val)))), None, bad_images="skip", what="val")[0]
+    except (KeyError, RLRRError) as error:  # the images are not where they were, which is no reason not to merge
         logger.warning("No images to compare on (%s): give some with --images.", error)
         return None
-    return data.val.subset(range(min(SAMPLE, len(data.val))))

@@ -14,6 +14,7 @@ from rlrr.adapters import Record, load_adapter
 from rlrr.data import PreparedImages, Split
 from rlrr.data.decode import Source
 from rlrr.data.pipeline import preparation
+from rlrr.errors import RLRRError
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,17 @@ class Classifier:
 
     @torch.inference_mode()
     def logits(self, images: PreparedImages, batch_size: int = 64) -> Tensor:
-        """Logits of all images, (N, classes), float32 on the CPU."""
+        """Logits of all images, (N, classes), float32 on the CPU.
+
+        Raises:
+            RLRRError: an image cannot be read.
+        """
         self.model.eval()
         batches = DataLoader(images, batch_size)
-        return torch.cat([self.model(batch["pixel_values"].to(self.device)).float().cpu() for batch in batches])
+        try:
+            return torch.cat([self.model(batch["pixel_values"].to(self.device)).float().cpu() for batch in batches])
+        except RLRRError as error:
+            raise RLRRError(f"Cannot read {error}. Give paths of image files, such as photos/*.jpg.") from error
 
     def predict(self, images: Sequence[Source | str], top_k: int = 5) -> list[Prediction]:
         """Classify images.

@@ -8,14 +8,20 @@ from typing import Any
 
 from rlrr.cli.parser import Parser
 
+USAGE = "[options]"
 EXAMPLE = "rlrr demo --output demo"
 
 
 def add_arguments(parser: Parser) -> None:
     """Where to, and how long."""
     parser.add_argument(
-        "--output", type=str, default="demo", help="Folder for both runs, the pictures and report.html."
+        "--output",
+        metavar="FOLDER",
+        type=str,
+        default="demo",
+        help="Folder for both runs, the pictures and report.html.",
     )
+    parser.add_argument("--resume", type=bool, default=False, help="Go on with a demo that was stopped.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Delete the runs of an earlier demo there.")
     parser.add_argument(
         "--epochs",
@@ -38,7 +44,11 @@ def run(options: Any) -> None:
         recipe = replace(recipe, epochs=options.epochs)
     folder = Path(options.output)
     outcomes = run_demo(
-        recipe, folder, overwrite=options.overwrite, say=lambda text: print(text, file=sys.stderr, flush=True)
+        recipe,
+        folder,
+        overwrite=options.overwrite,
+        resume=options.resume,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     print_table(COLUMNS, [outcome.row for outcome in outcomes.values()])
     print(f"\nreport: {folder / 'report.html'}")

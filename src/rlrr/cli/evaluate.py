@@ -7,13 +7,16 @@ from typing import Any, Literal
 
 from rlrr.cli.parser import Parser
 
+USAGE = "RUN DATA [options]"
 EXAMPLE = "rlrr evaluate run flowers/ --split test"
 
 
 def add_arguments(parser: Parser) -> None:
     """What to evaluate, on what, and where to put it."""
-    parser.add_argument("run", type=str, help="Folder of a finished run.")
-    parser.add_argument("data", type=str, help="Images with labels: a folder, sample:NAME or hub:OWNER/NAME.")
+    parser.add_argument("run", metavar="RUN", type=str, help="Folder of a finished run.")
+    parser.add_argument(
+        "data", metavar="DATA", type=str, help="Images with labels: a folder, sample:NAME or hub:OWNER/NAME."
+    )
     parser.add_argument(
         "--split",
         type=Literal["test", "val", "train"] | None,
@@ -21,9 +24,19 @@ def add_arguments(parser: Parser) -> None:
         help="Which split; by default test if there is one, all images of a folder without splits, else val.",
     )
     parser.add_argument(
-        "--output", type=str | None, default=None, help="Folder for the results; RUN/evaluation if not given."
+        "--output",
+        metavar="FOLDER",
+        type=str | None,
+        default=None,
+        help="Folder for the results; RUN/evaluation if not given.",
     )
-    parser.add_argument("--weights", type=str | None, default=None, help="Where the backbone's weights are now.")
+    parser.add_argument(
+        "--weights",
+        metavar="PATH",
+        type=str | None,
+        default=None,
+        help="Where the backbone's weights are now, if not where they were in training.",
+    )
     parser.add_argument(
         "--bad_images",
         type=Literal["error", "skip"],

@@ -47,10 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(
-            _HELP.format(commands="\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())),
-            end="",
-        )
+        commands = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+        print(_HELP.format(commands=commands), end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     name, *rest = arguments
     if name == "--version":
@@ -59,10 +57,15 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in COMMANDS:
         return _fail(f"There is no command {name!r}.{did_you_mean(name, COMMANDS)} See `rlrr --help`.", 2)
     command = import_module(f"rlrr.cli.{name}")
-    parser = Parser(prog=f"rlrr {name}", description=COMMANDS[name], epilog=f"example: {command.EXAMPLE}")
+    parser = Parser(
+        prog=f"rlrr {name}",
+        usage=f"rlrr {name} {command.USAGE}",
+        description=COMMANDS[name],
+        epilog=f"example:\n  {command.EXAMPLE}",
+    )
     command.add_arguments(parser)
     try:
-        options = parser.parse_args(parser.normalised(rest))
+        options = parser.parse(rest)
         _quieten()
         command.run(options)
     except RLRRError as error:
@@ -82,10 +85,12 @@ def _fail(message: str, code: int) -> int:
 def _quieten() -> None:
     """Let our own warnings through to stderr and keep the libraries' remarks to themselves."""
     logging.basicConfig(level=logging.WARNING, format="rlrr: %(message)s", stream=sys.stderr)
-    for library in ("huggingface_hub", "accelerate", "timm", "datasets"):
+    for library in ("accelerate", "timm"):
         logging.getLogger(library).setLevel(logging.ERROR)
+    for library in ("TRANSFORMERS", "HF_HUB", "DATASETS"):  # which set their loggers' levels on import
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     warnings.simplefilter("ignore")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it sets its logger's level on import
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # the name of a file may be no text
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is treated as Ctrl-C
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rlrr.cli.parser import Parser
 
+USAGE = "[options]"
 EXAMPLE = "rlrr methods"
 
 

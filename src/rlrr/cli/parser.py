@@ -1,36 +1,63 @@
-"""jsonargparse with errors of one sentence, and options that may be written as people write them."""
+"""jsonargparse with errors of one sentence, short help, and options that may be written as people write them."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, NoReturn
+from argparse import SUPPRESS, Action, RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from rlrr.errors import RLRRError, did_you_mean
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_WORDS = {  # from argparse's and jsonargparse's words to ours
+    r"unrecognized arguments: (.*)": r"Unexpected: \1. A path with spaces needs quotes.",
+    r"argument (--\w+): expected .*": r"\1 needs a value.",
+    r"Problems parsing config: (.*)": r"this is not YAML: \1.",
+    r"Unexpected config:.*": "it holds no options; each line is one, such as `epochs: 20`.",
+}
 
 
 class Parser(ArgumentParser):
     """A parser whose options take hyphens or underscores and whose errors name the nearest options."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, print_config=None, **kwargs)
+        super().__init__(allow_abbrev=False, print_config=None, formatter_class=_Help, **kwargs)
 
-    def normalised(self, arguments: list[str]) -> list[str]:
-        """Put underscores into option names, and `true` behind a switch that stands alone.
+    def parse(self, arguments: list[str]) -> Namespace:
+        """Parse a command line. The file behind `--config`, if there is that option, gives the defaults.
 
         Raises:
-            RLRRError: there is no such option.
+            RLRRError: an option or value is wrong, there or in the file.
         """
+        arguments = self._normalised(arguments)
+        options = self.parse_args(arguments)
+        if file := options.get("config"):
+            try:
+                text = Path(file).expanduser().read_text(encoding="utf-8")
+                self.set_defaults(self.parse_string(text, defaults=False).as_dict())
+            except OSError as error:
+                raise RLRRError(f"Cannot read {file}: {error.strerror}. Give a YAML file.", usage=True) from None
+            except UnicodeDecodeError:
+                raise RLRRError(f"{file}: it is not a text file. Give a YAML file.", usage=True) from None
+            except RLRRError as error:
+                raise RLRRError(f"{file}: {error}", usage=True) from None
+            options = self.parse_args(arguments)
+        return options
+
+    def _normalised(self, arguments: list[str]) -> list[str]:
+        """Put underscores into option names, and `true` behind a switch that stands alone."""
         known = {option: action for action in self._actions for option in action.option_strings}
         result: list[str] = []
         for position, argument in enumerate(arguments):
             if argument == "--":
                 return result + arguments[position:]
             name, equals, value = argument.partition("=")
-            if not re.match(r"--[a-z]", name):
+            if not re.match(r"--[A-Za-z]", name):
                 result.append(argument)
                 continue
             name = "--" + name[2:].replace("-", "_")
@@ -40,14 +67,63 @@ class Parser(ArgumentParser):
                     usage=True,
                 )
             result.append(name + equals + value)
-            follows = arguments[position + 1 : position + 2]
-            if getattr(known[name], "_typehint", None) is bool and not equals and follows not in (["true"], ["false"]):
+            follows = arguments[position + 1].lower() if position + 1 < len(arguments) else ""
+            if _is_switch(known[name]) and not equals and follows not in ("true", "false"):
                 result[-1] += "=true"
         return result
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise one sentence in place of the usage and the message."""
-        message = re.sub(r'Parser key "(\w+)":\s*', r"--\1: ", message.strip())
-        message = re.sub(r"<class '(\w+)'>", r"\1", message).replace("typing.Literal", "one of ")
-        message = re.sub(r"\s+", " ", message).rstrip(".")
-        raise RLRRError(f"{message}. See `{self.prog} --help`.", usage=True)
+        message = " ".join(message.replace('in "<unicode string>", ', "at ").split()).rstrip(".")
+        named = {action.dest: action for action in self._actions}
+        if match := re.match(r'Parser key "(\w+)": .*?(?:Got|Given) value: (.*)', message):
+            key, value = match.groups()
+            expected, choices = _expected(named[key])
+            message = f"{_label(named[key])} must be {expected}, not {value!r}.{did_you_mean(value, choices)}"
+        elif match := re.match("the following arguments are required: (.*)", message):
+            message = f"Missing: {', '.join(_label(named[name]) for name in match[1].split(', '))}."
+        elif match := re.match(r"Option '([^']*)' is not accepted", message):
+            message = f"There is no option {match[1]!r}.{did_you_mean(match[1], named)}"
+        else:
+            message = re.sub(r'Parser key "(\w+)":', r"--\1:", message)
+            for theirs, ours in _WORDS.items():
+                message, found = re.subn(theirs, ours, message)
+                if found:
+                    break
+            else:
+                message += "."
+        raise RLRRError(f"{message} See `{self.prog} --help`.", usage=True)
+
+
+class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """An option, what it does, and its default if it has one that says something."""
+
+    def _get_help_string(self, action: Action) -> str:
+        silent = action.default in (None, SUPPRESS, []) or action.default is False
+        return f"{action.help}" + ("" if silent else " (default: %(default)s)")
+
+    def _format_action_invocation(self, action: Action) -> str:
+        return action.option_strings[0] if _is_switch(action) else super()._format_action_invocation(action)
+
+    def _get_default_metavar_for_optional(self, action: Action) -> str:
+        expected, choices = _expected(action)
+        if choices:
+            return "{" + ",".join(choices) + "}"
+        return {"a whole number": "N", "a number": "X"}.get(expected, action.dest.upper())
+
+
+def _is_switch(action: Action) -> bool:
+    return getattr(action, "_typehint", None) is bool
+
+
+def _label(action: Action) -> str:
+    return action.option_strings[0] if action.option_strings else str(action.metavar)
+
+
+def _expected(action: Action) -> tuple[str, tuple[str, ...]]:
+    """What an option takes, in words, and its choices if they are fixed."""
+    hint: Any = getattr(action, "_typehint", None) or action.type
+    kind = next((kind for kind in (hint, *get_args(hint)) if kind in _KINDS or get_origin(kind) is Literal), str)
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}", get_args(kind)
+    return _KINDS[kind], ()

@@ -32,7 +32,8 @@ def print_record(record: Record, folder: str | Path) -> None:
     metrics, count = record.metrics, record.parameters
     size = (Path(folder) / TENSORS).stat().st_size
     print(
-        f"{record.backbone['name']}, {record.method}: {record.data['train']} training images, {len(record.classes)} classes"
+        f"{record.backbone['name']}, {record.method}: "
+        f"{record.data['train']} training images, {len(record.classes)} classes"
     )
     print(f"trained    {count['adapter']:,} parameters and {count['head']:,} of the classifier, {size / 1e6:.2f} MB")
     print(f"validation {metrics['val_accuracy']:.1%} after epoch {metrics['epoch']}")

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from jsonargparse import ActionConfigFile
-
 from rlrr.cli.parser import Parser
 from rlrr.errors import RLRRError
 from rlrr.training.recipe import Recipe
 
-EXAMPLE = "rlrr train flowers/ --model vit_small_focus --image-size 224 --epochs 20 --output run"
+USAGE = "DATA [options]"
+EXAMPLE = "rlrr train flowers/ --model vit_small_focus --epochs 20 --output run"
 
 
 def add_arguments(parser: Parser) -> None:
     """The options of a recipe, and where to put the run."""
-    parser.add_argument("data", nargs="?", type=str, help="Folder of images, sample:NAME or hub:OWNER/NAME.")
-    parser.add_argument("--output", type=str, default="run", help="Folder to write the run to.")
-    parser.add_argument("--config", action=ActionConfigFile, help="Recipe to start from, as a run's recipe.yaml.")
+    parser.add_argument(
+        "data", metavar="DATA", nargs="?", type=str, help="Folder of images, sample:NAME or hub:OWNER/NAME."
+    )
+    parser.add_argument("--output", metavar="FOLDER", type=str, default="run", help="Folder to write the run to.")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=str | None,
+        default=None,
+        help="YAML file with options, such as a run's recipe.yaml; those given here come before it.",
+    )
     parser.add_argument("--resume", type=bool, default=False, help="Go on with a run that was stopped.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Delete an earlier run in --output first.")
     parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_c
             config["pretrained_cfg"].pop("tag", None)  # of the weights before fine-tuning
             _check_keys(model, config)
             write_json(scratch / "config.json", config)
+            # safetensors lets only the owner read what it writes
+            shutil.copymode(scratch / "config.json", scratch / "model.safetensors")
             scratch.replace(folder)
     except OSError as error:
         raise cannot_write(folder, error) from error

@@ -1,0 +1,148 @@
+"""Picking the command: help, exit codes, and nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from rlrr.cli import methods
+from rlrr.cli.main import COMMANDS, main
+from rlrr.cli.parser import Parser
+from rlrr.errors import RLRRError
+
+
+def parse(command: str) -> None:
+    program, name, *rest = shlex.split(command, comments=True)
+    assert program == "rlrr"
+    parser = Parser(prog=f"rlrr {name}")
+    import_module(f"rlrr.cli.{name}").add_arguments(parser)
+    parser.parse(rest)
+
+
+def test_without_arguments_it_says_how_it_is_called_and_fails(rlrr):
+    result = rlrr()
+    assert result.code == 2
+    assert result.out == ""
+    assert "usage: rlrr COMMAND" in result.err
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "help"])
+def test_help_lists_every_command(rlrr, flag):
+    result = rlrr(flag)
+    assert result.code == 0
+    assert result.err == ""
+    for name, text in COMMANDS.items():
+        assert f"{name} " in result.out
+        assert text in result.out
+
+
+def test_the_examples_of_the_help_can_be_parsed(rlrr):
+    examples = rlrr("--help").out.partition("example:\n")[2].splitlines()
+    assert len(examples) == 4
+    for line in examples:
+        parse(line)
+
+
+def test_the_commands_of_the_readme_can_be_parsed(tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\s*(rlrr [a-z].*)$|`(rlrr [a-z][^`]*)`", readme, re.MULTILINE)
+    assert len(commands) > 4
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("data: flowers")
+    for line, inline in commands:
+        parse(line or inline)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_lists_its_options_and_ends_with_an_example_that_works(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert text.startswith(f"usage: rlrr {name} ")
+    assert len(text.partition("\n\n")[0].splitlines()) == 1
+    assert "type:" not in text
+    assert "null" not in text
+    parser = Parser(prog="rlrr")
+    import_module(f"rlrr.cli.{name}").add_arguments(parser)
+    for action in parser._actions:
+        assert (action.option_strings or [action.metavar])[-1] in text
+    parse(text.rstrip().splitlines()[-1].strip())
+
+
+def test_help_shows_defaults_and_short_values(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert "usage: rlrr train DATA [options]\n" in text
+    assert "--epochs N " in text
+    assert "(default: 30)" in text
+    assert "--seed N " in text
+    assert "(default: 0)" in text
+    assert "--flip  " in text
+    assert "--precision {auto,fp32,bf16,fp16}" in text
+
+
+def test_help_needs_neither_torch_nor_timm():
+    program = f"""
+import sys
+heavy = dict.fromkeys(["torch", "timm", "peft", "transformers", "matplotlib", "sklearn", "numpy"])
+sys.modules.update(heavy)  # from now on importing one of them fails
+from rlrr.cli.main import main
+for arguments in {[["--help"], *([name, "--help"] for name in COMMANDS)]}:
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert end.code == 0
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage: rlrr") == 1 + len(COMMANDS)
+
+
+def test_the_version_is_printed(rlrr):
+    result = rlrr("--version")
+    assert result.code == 0
+    assert result.out[0].isdigit()
+
+
+def test_an_unknown_command_is_met_with_the_nearest(refused):
+    assert refused("trian", code=2) == "There is no command 'trian'. Did you mean train? See `rlrr --help`."
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (RLRRError("no"), 1, "rlrr: no\n"),
+        (RLRRError("no", usage=True), 2, "rlrr: no\n"),
+        (KeyboardInterrupt(), 1, "rlrr: Stopped.\n"),
+    ],
+)
+def test_exit_codes_tell_failure_from_wrong_use(rlrr, monkeypatch, error, code, message):
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr(methods, "run", fail)
+    result = rlrr("methods")
+    assert (result.code, result.out, result.err) == (code, "", message)
+
+
+def test_libraries_that_are_imported_later_keep_their_remarks_to_themselves():
+    program = """
+import logging
+from rlrr.cli.main import _quieten
+_quieten()
+import datasets, huggingface_hub.utils.logging
+print([logging.getLogger(name).getEffectiveLevel() >= logging.ERROR for name in ("huggingface_hub", "datasets")])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[True, True]", done.stderr

@@ -1,0 +1,189 @@
+"""`rlrr train`: from a folder of images to a finished run, and what it says to each mistake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+QUICK = ("--epochs", 1, "--batch-size", 8, "--precision", "fp32")
+
+
+@pytest.fixture
+def own(images, tmp_path) -> Path:
+    """A copy of `images` to spoil."""
+    return Path(shutil.copytree(images, tmp_path / "own"))
+
+
+def test_a_run_says_what_came_out_and_what_is_next(rlrr, images, tiny_backbone, tmp_path):
+    run = tmp_path / "run"
+    result = rlrr("train", images, "--model", tiny_backbone, "--output", run, *QUICK)
+    assert result.code == 0, result.err
+    assert "rlrr: 24 training images, 3 classes" in result.out
+    assert "of 9 images, read once" in result.out
+    assert f"rlrr merge {run} --output {run}-merged" in result.out
+    assert {"rlrr.json", "recipe.yaml", "metrics.jsonl", "adapter_model.safetensors"} <= {p.name for p in run.iterdir()}
+    again = rlrr("train", images, "--model", tiny_backbone, "--output", run, *QUICK)
+    assert again.code == 2
+    assert again.err.startswith(f"rlrr: {run} already holds a run: go on with it (--resume), delete it (--overwrite)")
+
+
+@pytest.mark.parametrize("method", ["linear", "full", "lora"])
+def test_every_method_goes_from_images_to_predictions_and_a_plain_model(rlrr, images, tiny_backbone, tmp_path, method):
+    run, merged = tmp_path / "run", tmp_path / "merged"
+    trained = rlrr("train", images, "--model", tiny_backbone, "--output", run, "--method", method, "--json", *QUICK)
+    assert trained.code == 0, trained.err
+    record = json.loads(trained.out)
+    assert record["method"] == method
+    assert record["data"]["test"] == 9
+
+    evaluated = json.loads(rlrr("evaluate", run, images, "--json").out)
+    assert evaluated["accuracy"] == pytest.approx(record["metrics"]["test_accuracy"])
+    predicted = json.loads(rlrr("predict", run, images / "test" / "red" / "0.png", "--json").out)
+    assert {one["class"] for one in predicted[0]["top"]} == {"red", "green", "blue"}
+    assert rlrr("merge", run, "--output", merged).code == 0
+    assert (merged / "model.safetensors").exists()
+
+
+def test_a_recipe_runs_again_and_the_command_line_changes_it(rlrr, finished_run, flat_images, tmp_path):
+    recipe = finished_run / "recipe.yaml"
+    again = rlrr("train", "--config", recipe, "--output", tmp_path / "again")
+    assert again.code == 0, again.err
+    assert (tmp_path / "again" / "recipe.yaml").read_bytes() == recipe.read_bytes()
+    assert (tmp_path / "again" / "adapter_model.safetensors").read_bytes() == (
+        finished_run / "adapter_model.safetensors"
+    ).read_bytes()
+
+    other = tmp_path / "other"
+    assert rlrr("train", flat_images, "--epochs", 1, "--config", recipe, "--output", other).code == 0
+    changed = yaml.safe_load((other / "recipe.yaml").read_text())
+    assert changed == {**yaml.safe_load(recipe.read_text()), "data": str(flat_images), "epochs": 1}
+
+
+def test_paths_may_have_spaces_and_letters_of_any_language(rlrr, make_images, tiny_backbone, tmp_path):
+    folder, run = tmp_path / "mes fleurs d'été", tmp_path / "läuft 実行"
+    make_images(folder, 4, classes=("réd rose", "青"))
+    result = rlrr("train", folder, "--model", tiny_backbone, "--output", run, *QUICK)
+    assert result.code == 0, result.err
+    image = folder / "青" / "0.png"
+    predicted = rlrr("predict", run, image)
+    assert predicted.out.startswith(f"{image}: ")
+    assert "réd rose" in predicted.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Say what to train on: "),
+        (
+            ["{images}", "--method", "rllr"],
+            "--method must be one of rlrr, linear, full, lora, not 'rllr'. Did you mean",
+        ),
+        (["{images}", "--model", "vit_small_focu"], "There is no backbone 'vit_small_focu'"),
+        (["{images}", "--epochs", "0"], "--epochs must be 1 or more, not 0."),
+        (["{images}", "--learning-rate", "nan"], "--learning_rate must be a number, not 'nan'."),
+        (["{images}", "--image-size", "33"], "image_size 33 does not fit"),
+        (["{images}", "--resume"], "There is no run in"),
+        (["{images}", "--resume", "--overwrite"], "--resume goes on with a run and --overwrite deletes it"),
+        (["{images}", "--weights", "none.pth"], "There are no weights at none.pth"),
+    ],
+)
+def test_wrong_use_is_refused_in_one_sentence(refused, images, tiny_backbone, tmp_path, arguments, message):
+    arguments = [argument.format(images=images) for argument in arguments]
+    model = [] if "--model" in arguments else ["--model", tiny_backbone]
+    said = refused("train", *arguments, *model, "--output", tmp_path / "run", code=2)
+    assert said.startswith(message)
+    assert "\n" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_old_name_of_the_papers_is_met_with_the_two_exact_ones(refused, images, tmp_path):
+    said = refused("train", images, "--model", "vit_base_patch16_224_in21k", "--output", tmp_path / "run", code=2)
+    assert "vit_base_patch16_224.augreg_in21k" in said
+    assert "vit_base_patch16_224.orig_in21k" in said
+
+
+def test_an_unknown_model_is_met_with_near_names(refused, images, tmp_path):
+    said = refused("train", images, "--model", "vit_base_patch16_225", "--output", tmp_path / "run", code=2)
+    assert "Did you mean vit_base_patch16_22" in said
+    assert "`rlrr backbones`" in said
+
+
+def _missing(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def _one_class(folder: Path) -> None:
+    for part in folder.iterdir():
+        shutil.rmtree(part / "red")
+        shutil.rmtree(part / "blue")
+
+
+def _single_image(folder: Path) -> None:
+    shutil.rmtree(folder / "val")
+    for i in range(1, 8):
+        (folder / "train" / "green" / f"{i}.png").unlink()
+
+
+def _file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_missing, "There is no folder {own}."),
+        (_empty, "{own} holds no images."),
+        (_file, "{own} is a file, not a folder of images."),
+        (_one_class, "own has one class only ('green')"),
+        (_single_image, "own: green has a single image"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_refused(refused, own, tiny_backbone, tmp_path, spoil, message):
+    spoil(own)
+    said = refused("train", own, "--model", tiny_backbone, "--output", tmp_path / "run", code=1)
+    assert said.startswith(message.format(own=own))
+    assert "\n" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_bad_images_are_named_in_one_error_or_skipped_and_counted(rlrr, own, tiny_backbone, tmp_path):
+    whole = (own / "train" / "red" / "0.png").read_bytes()
+    bad = {"red/0.png": whole[:200], "red/1.png": b"", "green/2.png": b"just text", "blue/3.png": b"GIF89a"}
+    for name, content in bad.items():
+        (own / "train" / name).write_bytes(content)
+    (own / "test" / "red" / "0.png").write_bytes(b"")
+    arguments = ("train", own, "--model", tiny_backbone, "--output", tmp_path / "run", *QUICK)
+
+    refused = rlrr(*arguments)
+    assert refused.code == 1
+    assert refused.err.startswith("rlrr: 4 of the 24 images of train cannot be read:\n")
+    assert all(name in refused.err for name in bad)
+    assert "--bad-images skip" in refused.err
+    assert not (tmp_path / "run").exists()
+
+    skipped = rlrr(*arguments, "--bad-images", "skip")
+    assert skipped.code == 0, skipped.err
+    assert "20 training images" in skipped.out
+    assert "skipped    5 images" in skipped.out
+    record = json.loads((tmp_path / "run" / "rlrr.json").read_text())
+    assert len(record["data"]["skipped"]) == 5
+    assert record["data"]["test"] == 8
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(refused, images, tiny_backbone, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    for more in ([], ["--overwrite"]):
+        said = refused("train", images, "--model", tiny_backbone, "--output", tmp_path / "run", *more, code=2)
+        assert said == f"{tmp_path / 'run'} exists and holds something else: give another --output."
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
