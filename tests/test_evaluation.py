@@ -12,6 +12,7 @@ from PIL import Image
 
 import rlrr
 from rlrr.adapters import Record
+from rlrr.data import data_source
 from rlrr.evaluation import evaluate, save_evaluation
 from rlrr.predict import Classifier
 
@@ -39,7 +40,8 @@ class Brightest(torch.nn.Module):
 
 def judge(recipe: dict | None = None) -> Classifier:
     """Says which of red, green and blue an image is; its classes are not in the order of a folder's."""
-    return Classifier(Brightest(), Record("rlrr", {}, ["red", "green", "blue"], CONFIG, recipe or {}))
+    data = {"source": data_source(recipe["data"])} if recipe else {}
+    return Classifier(Brightest(), Record("rlrr", {}, ["red", "green", "blue"], CONFIG, recipe or {}, data))
 
 
 def fill(folder: Path, shown: dict[str, str]) -> Path:
@@ -81,7 +83,12 @@ def test_the_test_split_is_taken_if_there_is_one(tmp_path):
     fill(tmp_path / "test", {"red": "blue", "blue": "blue"})
     result = evaluate(judge(), tmp_path)
     assert (result.images, result.accuracy, result.split) == (2, 0.5, f"{tmp_path.name}, test")
-    assert evaluate(judge(), tmp_path, split="val").split.endswith(", val")
+    assert evaluate(judge(), tmp_path, split="train").images == 4
+
+
+def test_images_of_one_class_can_be_evaluated(tmp_path):
+    result = evaluate(judge(), fill(tmp_path, {"red": "red"}))
+    assert (result.images, result.accuracy, result.split) == (1, 1.0, f"{tmp_path.name}, all images")
 
 
 def test_other_data_without_splits_is_taken_whole(flat_images):

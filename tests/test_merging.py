@@ -52,7 +52,8 @@ def make_run(folder: Path, backbone_name: str, method: str) -> Path:
         "image_size": backbone.image_size,
         "fingerprint": backbone.fingerprint,
     }
-    save_adapter(folder, model, Record(method, described, CLASSES, backbone.data_config, recipe.to_dict()))
+    record = Record(method, described, CLASSES, backbone.data_config, recipe.to_dict(), {"source": "nowhere"})
+    save_adapter(folder, model, record)
     return folder
 
 
@@ -151,7 +152,7 @@ def test_a_bad_image_among_those_of_the_run_is_left_out(finished_run, images, tm
     (own / "val" / "red" / "0.png").write_bytes(b"")
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     record = json.loads((run / "rlrr.json").read_text())
-    record["recipe"]["data"] = str(own)
+    record["data"]["source"] = str(own)
     (run / "rlrr.json").write_text(json.dumps(record))
     assert merge(run, tmp_path / "merged").images == 8
 

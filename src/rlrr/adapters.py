@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from rlrr.backbones import Backbone, load_backbone
@@ -43,7 +44,8 @@ class Record:
         classes: Class names, in the order of the logits.
         preprocessing: timm's data config.
         recipe: The options of the run.
-        data: Name of the data, where its splits come from, and the number of images in each.
+        data: Name of the data, its `source` (a folder's absolute path, or what the recipe says), where its splits
+            come from, the number of images in each, and the names of those that were skipped.
         protocol: How the reported epoch was chosen.
         metrics: Accuracies as fractions, with the split they were measured on, and seconds of training.
         parameters: Numbers of trained parameters: `adapter` and `head`.
@@ -104,8 +106,8 @@ def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], where: Pat
 
 def save_trained_state(model: nn.Module, path: Path) -> None:
     """Write `trained_state` as safetensors, atomically."""
-    with atomic(path) as temporary:
-        save_file(trained_state(model), temporary, metadata={"format": "pt"})
+    with atomic(path) as temporary:  # by Python, whose errors say when the disk is full
+        temporary.write_bytes(save(trained_state(model), metadata={"format": "pt"}))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -135,9 +137,8 @@ def save_adapter(folder: Path, model: nn.Module, record: Record) -> Record:
             saved = type(config)(**{**config.to_dict(), "inference_mode": True})
             saved.save_pretrained(scratch)
             temporary.write_bytes((Path(scratch) / PEFT_CONFIG).read_bytes())
-    written = Record(**{**asdict(record), "tensors_sha256": _sha256(folder / TENSORS)})
-    write_json(folder / RECORD, asdict(written))
-    return written
+    write_json(folder / RECORD, asdict(record) | {"tensors_sha256": _sha256(folder / TENSORS)})
+    return read_record(folder)
 
 
 def read_record(folder: Path) -> Record:
@@ -169,6 +170,9 @@ def read_record(folder: Path) -> Record:
     if content.keys() != names:
         odd = ", ".join(sorted(content.keys() ^ names))
         raise RLRRError(f"{folder / RECORD} is damaged: {odd} missing or stray.")
+    backbone = content["backbone"]
+    if not isinstance(backbone, dict) or not backbone.keys() >= {"name", "weights", "image_size", "fingerprint"}:
+        raise RLRRError(f"{folder / RECORD} is damaged: it does not say which backbone the adapter belongs to.")
     return Record(**content)
 
 
@@ -195,9 +199,11 @@ def load_adapter(folder: Path, weights: str | None = None) -> tuple[nn.Module, R
     )
     check_fingerprint(backbone, record, folder)
     if (folder / PEFT_CONFIG).exists():
-        model: nn.Module = get_peft_model(backbone.model, PeftConfig.from_pretrained(str(folder)))
+        model: nn.Module = get_peft_model(backbone.model, _peft_config(folder))
     else:
         model = apply_method(backbone.model, record.method)
+        if isinstance(model, PeftModel):
+            raise RLRRError(f"{folder / PEFT_CONFIG} is missing: copy the whole folder, or train again.")
     load_trained_state(model, read_tensors(folder / TENSORS), folder / TENSORS)
     return model.eval(), record
 
@@ -289,6 +295,13 @@ def check_adapted(model: PeftModel, example: Tensor) -> None:
             f"{len(missed)} of {len(layers)} adapted layers are never called, such as {missed[0]}: this backbone reads "
             "their weights directly, so an adapter there would do nothing. Leave them out of target_modules."
         )
+
+
+def _peft_config(folder: Path) -> PeftConfig:
+    content = read_json(folder / PEFT_CONFIG)
+    if not isinstance(content, dict) or content.get("peft_type") not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise RLRRError(f"{folder / PEFT_CONFIG} is damaged: it names no method that PEFT knows. Copy it again.")
+    return PeftConfig.from_pretrained(str(folder))
 
 
 def _parameters(value: nn.Module | nn.Parameter) -> list[nn.Parameter]:

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from rlrr import plots
-from rlrr.data import ImageData, Split, load_data, prepare_split
+from rlrr.data import ImageData, Split, data_source, load_data, prepare_split
 from rlrr.data.pipeline import preparation
 from rlrr.data.split import enumerated
 from rlrr.errors import RLRRError
@@ -76,10 +76,10 @@ def evaluate(
         RLRRError: the data has no such split, has a class that the run does not know, or holds bad images.
     """
     classifier = run if isinstance(run, Classifier) else load(run)
-    recipe = classifier.record.recipe
-    content = load_data(data, val_fraction=recipe.get("val_fraction", 0.2), seed=recipe.get("seed", 0))
-    trained_on = recipe.get("data") is not None and _place(recipe["data"]) == _place(data)
-    chosen, name = _choose(content, split, whole=content.val_held_out and not trained_on)
+    recipe, source = classifier.record.recipe, classifier.record.data.get("source")
+    trained_on = source is not None and data_source(data) == source
+    content = load_data(data, val_fraction=recipe["val_fraction"] if trained_on else None, seed=recipe.get("seed", 0))
+    chosen, name = _choose(content, split)
     return evaluate_split(classifier, _relabel(chosen, content, classifier), f"{content.name}, {name}", bad_images)
 
 
@@ -119,22 +119,15 @@ def save_evaluation(evaluation: Evaluation, folder: Path, who: str = "") -> tupl
     return figures, picture
 
 
-def _choose(data: ImageData, name: str | None, whole: bool) -> tuple[Split, str]:
-    if name is None and data.test is None and whole:
-        return _concatenate(data.train, data.val), "all images"
-    name = name or ("test" if data.test is not None else "val")
-    split = getattr(data, name, None)
-    if split is None:
-        raise RLRRError(f"{data.name} has no {name} split: give --split val, or a folder with test/.", usage=True)
-    return split, name
-
-
-def _place(data: str | Path) -> Path:
-    return Path(data).expanduser().resolve()
-
-
-def _concatenate(one: Split, other: Split) -> Split:
-    return Split([*one.images, *other.images], [*one.labels, *other.labels], [*one.names, *other.names])
+def _choose(data: ImageData, name: str | None) -> tuple[Split, str]:
+    splits = {"test": data.test, "val": data.val, "train": data.train}
+    present = {key: split for key, split in splits.items() if split}
+    if name is None:
+        name = next(iter(present))
+        return present[name], "all images" if name == "train" else name
+    if name not in present:
+        raise RLRRError(f"{data.name} has no {name} split, only {', '.join(present)}.", usage=True)
+    return present[name], name
 
 
 def _relabel(split: Split, data: ImageData, classifier: Classifier) -> Split:

@@ -40,7 +40,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def cannot_write(path: Path, error: OSError) -> RLRRError:
     """Put an error of the file system into one sentence about `path`."""
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RLRRError(f"No space left on the disk to write {path}: free some space, then run again.")
     return RLRRError(f"Cannot write {path}: {error.strerror or error}. Choose another place or its permissions.")
 

@@ -70,7 +70,7 @@ def _sample(classifier: Classifier, images: Sequence[str | Path]) -> Split | Non
         return Split([Path(image) for image in images], [0] * len(images), [str(image) for image in images])
     recipe = classifier.record.recipe
     try:
-        val = load_data(recipe["data"], val_fraction=recipe["val_fraction"], seed=recipe["seed"]).val
+        val = load_data(classifier.record.data["source"], val_fraction=recipe["val_fraction"], seed=recipe["seed"]).val
         return prepare_split(val.subset(range(min(SAMPLE, len(val)))), None, bad_images="skip", what="val")[0]
     except (KeyError, RLRRError) as error:  # the images are not where they were, which is no reason not to merge
         logger.warning("No images to compare on (%s): give some with --images.", error)

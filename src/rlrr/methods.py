@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from rlrr.errors import RLRRError, did_you_mean
 from rlrr.targets import block_linears, classifier_names
 from rlrr.tuners import RLRRConfig
 
@@ -82,6 +83,11 @@ def apply_method(model: nn.Module, method: str, rank: int | None = None) -> nn.M
         model: A backbone; it is changed in place.
         method: Its name.
         rank: Rank of the update; None for the method's own.
+
+    Raises:
+        RLRRError: there is no such method.
     """
+    if method not in _METHODS:
+        raise RLRRError(f"There is no method {method!r}.{did_you_mean(method, _METHODS)}", usage=True)
     chosen = _METHODS[method]
     return chosen.apply(model, rank or chosen.rank or 0)

@@ -44,7 +44,7 @@ def test_the_results_go_into_the_run_if_nothing_else_is_said(rlrr, finished_run,
 
 def test_data_without_a_test_split_is_refused_if_it_is_asked_for(refused, finished_run, flat_images, out):
     said = refused("evaluate", finished_run, flat_images, "--split", "test", "--output", out, code=2)
-    assert said == f"{flat_images.name} has no test split: give --split val, or a folder with test/."
+    assert said == f"{flat_images.name} has no test split, only train."
     assert not out.exists()
 
 

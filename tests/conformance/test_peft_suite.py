@@ -96,7 +96,10 @@ def hf_dir(tmp_path_factory):
     return path
 
 
-HF = r".*(q_proj|k_proj|v_proj|o_proj|fc1|fc2|layernorm_before|layernorm_after|patch_embeddings\.projection)|vit\.layernorm"
+HF = (
+    r".*(q_proj|k_proj|v_proj|o_proj|fc1|fc2|layernorm_before|layernorm_after|patch_embeddings\.projection)"
+    r"|vit\.layernorm"
+)
 TIMM = r"patch_embed\.proj|blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])|norm"
 PLAIN = [
     "model_attr",

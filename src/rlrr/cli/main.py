@@ -85,6 +85,7 @@ def _fail(message: str, code: int) -> int:
 def _quieten() -> None:
     """Let our own warnings through to stderr and keep the libraries' remarks to themselves."""
     logging.basicConfig(level=logging.WARNING, format="rlrr: %(message)s", stream=sys.stderr)
+    logging.getLogger("rlrr").setLevel(logging.INFO)
     for library in ("accelerate", "timm"):
         logging.getLogger(library).setLevel(logging.ERROR)
     for library in ("TRANSFORMERS", "HF_HUB", "DATASETS"):  # which set their loggers' levels on import

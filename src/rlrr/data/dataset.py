@@ -39,8 +39,8 @@ class ImageData:
     Attributes:
         name: the folder, sample or Hub data set.
         classes: class names; a label is an index into them.
+        val: empty if the source has none and none was to be held out.
         split_origin: one sentence on where each split comes from.
-        val_held_out: whether val is a part of train that was held out here.
     """
 
     name: str
@@ -49,7 +49,6 @@ class ImageData:
     val: Split
     test: Split | None
     split_origin: str
-    val_held_out: bool = False
 
 
 class _Picked(Sequence[Any]):

@@ -19,7 +19,7 @@ _LAYOUT = "Expected class/image.jpg, or train/class/image.jpg with val/ and test
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # as hidden files: the system's own, never worth a word
 
 
-def load_folder(root: Path, *, val_fraction: float, seed: int) -> ImageData:
+def load_folder(root: Path, *, val_fraction: float | None, seed: int) -> ImageData:
     """List the images below `root`, one class per folder, sorted by name.
 
     Folders inside a class belong to it; links to folders there are not followed.

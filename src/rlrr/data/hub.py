@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def load_hub(name: str, *, val_fraction: float, seed: int) -> ImageData:
+def load_hub(name: str, *, val_fraction: float | None, seed: int) -> ImageData:
     """Load `owner/name`, or a folder that `save_to_disk` wrote or that `datasets` can load.
 
     The first image column is used, and the column of class labels: the only one, the one called `label` or

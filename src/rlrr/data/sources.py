@@ -10,11 +10,12 @@ from rlrr.data.hub import load_hub
 from rlrr.data.samples import load_sample
 
 
-def load_data(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> ImageData:
+def load_data(data: str | Path, *, val_fraction: float | None = 0.2, seed: int = 0) -> ImageData:
     """Load a folder of images, `sample:NAME` or `hub:OWNER/NAME`; no image is decoded yet.
 
     Args:
-        val_fraction: share of train held out as val if the data has no val of its own; samples have.
+        val_fraction: share of train held out as val if the data has no val of its own; samples have. None holds
+            nothing out, for data that is not trained on.
         seed: of the split made here.
 
     Raises:
@@ -26,3 +27,8 @@ def load_data(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> 
     if kind == "hub":
         return load_hub(name, val_fraction=val_fraction, seed=seed)
     return load_folder(Path(data).expanduser(), val_fraction=val_fraction, seed=seed)
+
+
+def data_source(data: str | Path) -> str:
+    """What tells whether two words for data mean the same: a folder's absolute path, or the word itself."""
+    return str(data) if str(data).startswith(("sample:", "hub:")) else str(Path(data).expanduser().resolve())

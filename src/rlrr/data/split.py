@@ -19,7 +19,7 @@ def assemble(
     splits: Mapping[str, Split],
     origins: Mapping[str, str],
     *,
-    val_fraction: float,
+    val_fraction: float | None,
     seed: int,
 ) -> ImageData:
     """Make a data set of the splits that a source found.
@@ -27,12 +27,15 @@ def assemble(
     Args:
         splits: "train" and, where the source has them, "val" and "test".
         origins: where each of them was found ("folder val/").
-        val_fraction: share of each class of train that becomes val if the source has none.
+        val_fraction: share of each class of train that becomes val if the source has none; None leaves val empty.
 
     Raises:
         RLRRError: train has only one class, or a class too small to be split.
     """
     train = splits["train"]
+    if val_fraction is None:
+        origin = "; ".join(f"{key}: from {origins[key]}" for key in splits)
+        return ImageData(name, tuple(classes), train, splits.get("val", Split((), (), ())), splits.get("test"), origin)
     counts = Counter(train.labels)
     if len(counts) < 2:
         only = "".join(repr(classes[label]) for label in counts) or "none"
@@ -47,7 +50,7 @@ def assemble(
         )
     train, val = hold_out(train, val_fraction, seed)
     found.insert(0, f"val: {100 * val_fraction:g} % of train, stratified, seed {seed}")
-    return ImageData(name, tuple(classes), train, val, splits.get("test"), "; ".join(found), val_held_out=True)
+    return ImageData(name, tuple(classes), train, val, splits.get("test"), "; ".join(found))
 
 
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:

@@ -22,4 +22,4 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim > 1 or (".patch_embed" in name and ".rlrr_" in name)
+    return parameter.ndim > 1 or ("patch_embed" in name and ".rlrr_" in name)

@@ -1,19 +1,26 @@
-"""The folder of a run: whether it may be written to, and what is read back from it."""
+"""The folder of a run: whether it may be written to, what is read back from it, and what is deleted in it."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import yaml
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from rlrr.adapters import PEFT_CONFIG, RECORD, TENSORS
 from rlrr.errors import RLRRError
-from rlrr.files import atomic
+from rlrr.files import atomic, cannot_write
 from rlrr.training.recipe import Recipe, differences
 
-RECIPE, METRICS, CHECKPOINTS = "recipe.yaml", "metrics.jsonl", "checkpoints"
+RECIPE, METRICS, CHECKPOINTS, TENSORBOARD = "recipe.yaml", "metrics.jsonl", "checkpoints", "tensorboard"
+# what a run and its evaluation write; the record goes first, so that a half deleted run is not taken for a whole one,
+# and the recipe last, so that it is still taken for a run
+_OURS = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, TENSORBOARD, "evaluation", RECIPE)
 
 
 def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
@@ -47,15 +54,28 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
             )
 
 
+def remove_run(folder: Path) -> None:
+    """Delete a run, and nothing else that may be in its folder.
+
+    Raises:
+        RLRRError: a file cannot be deleted.
+    """
+    for path in (folder / name for name in _OURS):
+        try:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+
 def check_space(folder: Path, model: nn.Module) -> None:
-    """Refuse a disk too full for two checkpoints and the adapter.
+    """Refuse a disk too full for three checkpoints and the adapter.
 
     Raises:
         RLRRError: with the space that is needed.
     """
-    # each checkpoint holds the trained tensors and AdamW's two moments
+    # each checkpoint holds the trained tensors and AdamW's two moments; a third is written before the first goes
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    needed = 7 * trained + (20 << 20)
+    needed = 10 * trained + (20 << 20)
     existing = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
@@ -82,7 +102,7 @@ def read_recipe(path: Path) -> Recipe:
         return Recipe(**yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise RLRRError(f"There is no recipe {path}.") from None
-    except (TypeError, yaml.YAMLError) as error:
+    except (TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RLRRError(f"{path} is not a recipe: {error}.") from None
 
 
@@ -92,17 +112,42 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole: Trainer writes `trainer_state.json` last."""
-    whole = []
-    for path in folder.glob("checkpoint-*"):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        whole.append(path)
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    """The newest checkpoint that is whole."""
+    return max(filter(_is_whole, _checkpoints(folder)), key=_step, default=None)
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Delete checkpoints that are not whole, so that none of their files is taken for a later one's."""
+    for checkpoint in _checkpoints(folder):
+        if not _is_whole(checkpoint):
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def checkpoint_epoch(checkpoint: Path) -> float:
     """The number of epochs a checkpoint has seen."""
-    return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["epoch"]
+    return _state(checkpoint)["epoch"]
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether all files of a checkpoint are there and have their ends, for which little of them is read."""
+    try:
+        _state(checkpoint)  # Trainer writes it last
+        with safe_open(checkpoint / TENSORS, "pt"):
+            pass
+        for path in (checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*")):
+            zipfile.ZipFile(path).close()
+    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
+        return False
+    return True

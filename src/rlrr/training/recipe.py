@@ -56,7 +56,7 @@ class Recipe:
     val_fraction: float = 0.2
     """Share of the training images kept for validation if the data has no such split."""
     select: Literal["best", "last"] = "best"
-    """Keep the epoch with the best validation accuracy, or the last one."""
+    """Keep the epoch with the best validation accuracy (of equal ones the latest), or the last one."""
     early_stop: int | None = None
     """Stop after this many epochs without a better validation accuracy."""
     bad_images: Literal["error", "skip"] = "error"

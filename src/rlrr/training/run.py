@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from transformers import set_seed
 
 from rlrr.adapters import RECORD, Record, check_adapted, parameter_counts, read_record, save_adapter
 from rlrr.backbones import Backbone, load_backbone
-from rlrr.data import ImageData, PreparedImages, Split, load_data, prepare_split
+from rlrr.data import ImageData, PreparedImages, Split, data_source, load_data, prepare_split
 from rlrr.data.pipeline import preparation, random_resize
 from rlrr.errors import RLRRError
 from rlrr.evaluation import evaluate_split
@@ -33,10 +35,12 @@ from rlrr.training.output import (
     check_space,
     checkpoint_epoch,
     last_checkpoint,
+    remove_incomplete,
+    remove_run,
     write_recipe,
 )
 from rlrr.training.recipe import Recipe
-from rlrr.training.trainer import make_trainer
+from rlrr.training.trainer import make_trainer, resolve_precision
 
 logger = logging.getLogger(__name__)
 
@@ -74,59 +78,40 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     if data.test is not None:  # that its files can be read, no more: better known now than after training
         prepare_split(data.test, None, bad_images=recipe.bad_images, what="test")
 
-    if overwrite and folder.exists():
-        shutil.rmtree(folder)
+    precision = resolve_precision(recipe.precision)
     check_space(folder, model)
-    started = time.perf_counter()
-    try:
+    logger.info(
+        "%s on %s: %d images to train on, %d to choose the epoch, %d classes; %s of %s parameters are trained, in %s",
+        recipe.method,
+        backbone.name,
+        len(trained),
+        len(val),
+        len(data.classes),
+        f"{sum(parameter_counts(model).values()):,}",
+        f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+        precision,
+    )
+    if overwrite:  # only now that the new run can start
+        remove_run(folder)
+    with _stops_explained(folder):
         write_recipe(recipe, folder)
+        remove_incomplete(folder / CHECKPOINTS)
         trainer = make_trainer(recipe, folder, model, len(data.classes), trained, val)
         checkpoint = last_checkpoint(folder / CHECKPOINTS)
+        started = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except KeyboardInterrupt:
-        kept = last_checkpoint(folder / CHECKPOINTS)
-        state = f"epoch {checkpoint_epoch(kept):g} is saved" if kept else "before the first checkpoint"
-        raise RLRRError(f"Stopped: {state}. Run the same command with --resume to go on.") from None
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    seconds = time.perf_counter() - started
-
-    best = recipe.select == "best"
-    metrics: dict[str, Any] = {"train_seconds": round(seconds, 1), **_chosen(trainer.state.log_history, best)}
-    record = Record(
-        method=recipe.method,
-        backbone={
-            "name": backbone.name,
-            "weights": recipe.weights,
-            "architecture": backbone.architecture,
-            "tag": backbone.tag,
-            "image_size": backbone.image_size,
-            "fingerprint": backbone.fingerprint,
-        },
-        classes=list(data.classes),
-        preprocessing=backbone.data_config,
-        recipe=recipe.to_dict(),
-        data={
-            "name": data.name,
-            "splits": data.split_origin,
-            "train": len(trained),
-            "val": len(val),
-            "test": 0,
-            "skipped": list(skipped),
-        },
-        protocol="best epoch on validation; test read once, after it"
-        if best
-        else "last epoch; test read once, after it",
-        metrics=metrics,
-        parameters=parameter_counts(model),
-        versions=_versions(),
-    )
-    if data.test is not None:
-        tested = evaluate_split(Classifier(model, record), data.test, "test", recipe.bad_images)
-        record.metrics["test_accuracy"] = tested.accuracy
-        record.data["test"] = tested.images
-        record.data["skipped"] += tested.skipped
-    written = save_adapter(folder, model, record)
+        metrics = {
+            "train_seconds": round(time.perf_counter() - started, 1),
+            **_chosen(trainer.state.log_history, recipe.select == "best"),
+        }
+        record = _record(recipe, data, backbone, parameter_counts(model), metrics)
+        record.data.update(train=len(trained), val=len(val), skipped=list(skipped))
+        if data.test is not None:
+            tested = evaluate_split(Classifier(model, record), data.test, "test", recipe.bad_images)
+            record.metrics["test_accuracy"] = tested.accuracy
+            record.data["test"] = tested.images
+            record.data["skipped"] += tested.skipped
+        written = save_adapter(folder, model, record)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the adapter is safe now
     return written
 
@@ -184,10 +169,63 @@ def _dataset(
     )
 
 
+@contextmanager
+def _stops_explained(folder: Path) -> Iterator[None]:
+    """Turn Ctrl-C and a full disk into one sentence, and leave only whole checkpoints behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = last_checkpoint(folder / CHECKPOINTS)
+        state = f"epoch {checkpoint_epoch(kept):g} is saved" if kept else "before the first checkpoint"
+        raise RLRRError(f"Stopped: {state}. Run the same command with --resume to go on.") from None
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # where torch.save writes, with errors of this one kind
+            raise
+        raise cannot_write(folder, OSError(errno.ENOSPC, "")) from error
+    finally:
+        remove_incomplete(folder / CHECKPOINTS)
+
+
+def _record(
+    recipe: Recipe, data: ImageData, backbone: Backbone, parameters: dict[str, int], metrics: dict[str, Any]
+) -> Record:
+    """What is known of a run before its images are counted and its test."""
+    kept = "best epoch on validation" if recipe.select == "best" else "last epoch"
+    return Record(
+        method=recipe.method,
+        backbone={
+            "name": backbone.name,
+            "weights": str(Path(recipe.weights).expanduser().resolve()) if recipe.weights else None,
+            "architecture": backbone.architecture,
+            "tag": backbone.tag,
+            "image_size": backbone.image_size,
+            "fingerprint": backbone.fingerprint,
+        },
+        classes=list(data.classes),
+        preprocessing=backbone.data_config,
+        recipe=recipe.to_dict(),
+        data={
+            "name": data.name,
+            "source": data_source(recipe.data),
+            "splits": data.split_origin,
+            "train": 0,
+            "val": 0,
+            "test": 0,
+            "skipped": [],
+        },
+        protocol=f"{kept}; test read once, after it",
+        metrics=metrics,
+        parameters=parameters,
+        versions=_versions(),
+    )
+
+
 def _chosen(history: Sequence[dict[str, Any]], best: bool) -> dict[str, Any]:
-    """Validation accuracy and number of the epoch that was kept, the first of the best ones."""
-    evaluated = [record for record in history if "eval_accuracy" in record]
-    chosen = max(evaluated, key=lambda record: record["eval_accuracy"]) if best else evaluated[-1]
+    """Validation accuracy and number of the epoch that was kept, the last of the best ones."""
+    evaluated = [record for record in reversed(history) if "eval_accuracy" in record]
+    chosen = max(evaluated, key=lambda record: record["eval_accuracy"]) if best else evaluated[0]
     return {"val_accuracy": chosen["eval_accuracy"], "epoch": round(chosen["epoch"])}
 
 

@@ -29,7 +29,7 @@ from rlrr.data import PreparedImages
 from rlrr.errors import RLRRError
 from rlrr.methods import methods
 from rlrr.training.optimizer import parameter_groups
-from rlrr.training.output import CHECKPOINTS, METRICS
+from rlrr.training.output import CHECKPOINTS, METRICS, TENSORBOARD
 from rlrr.training.recipe import Recipe
 
 
@@ -59,7 +59,7 @@ class ClassificationTrainer(Trainer):
         """Mean cross-entropy of a batch.
 
         Raises:
-            RLRRError: the training loss is not finite.
+            RLRRError: the loss is not finite.
         """
         images, targets = inputs["pixel_values"], inputs["labels"]
         smoothing = 0.0
@@ -70,13 +70,21 @@ class ClassificationTrainer(Trainer):
                 images, targets = self._mixup(images, targets)
         logits = model(images)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-        if model.training and not torch.isfinite(loss):
+        if not torch.isfinite(loss):  # in evaluation too: it comes before the epoch is saved
+            step = self.state.global_step + model.training
             rate = self.lr_scheduler.get_last_lr()[0] if self.lr_scheduler else self.args.learning_rate
             raise RLRRError(
-                f"The loss became {loss.item()} at step {self.state.global_step + 1} (learning rate {rate:.2g}): lower "
-                "--learning_rate, or use --precision fp32. The last checkpoint is from before."
+                f"The loss became {loss.item()} at step {step} (learning rate {rate:.2g}): lower --learning_rate, or "
+                "use --precision fp32. Checkpoints, if there are any, are from before."
             )
         return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _init_training_state(self, max_steps: int, epoch_steps: int, epochs: int, *args: Any) -> tuple[int, int]:
+        trained, steps = super()._init_training_state(max_steps, epoch_steps, epochs, *args)
+        if self.state.best_global_step:  # its path is from before the run's folder was moved, if it was
+            self.state.best_model_checkpoint = f"{self.args.output_dir}/checkpoint-{self.state.best_global_step}"
+        # a run that early stopping had ended has nothing left to do; Trainer would go on with it
+        return (epochs if self.control.should_training_stop else trained), steps
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.args.should_save:
@@ -87,8 +95,14 @@ class ClassificationTrainer(Trainer):
         load_trained_state(self._plain(), read_tensors(path), path)
 
     def _load_best_model(self) -> None:
-        if self.state.best_model_checkpoint:
-            self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        # A tie goes to the later epoch, whose learning rate is lower: few validation images give many ties.
+        if metrics["eval_accuracy"] == self.state.best_metric:
+            self.state.best_global_step = self.state.global_step
+            return True
+        return super()._determine_best_metric(metrics, trial)
 
     def _plain(self) -> nn.Module:
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -99,7 +113,7 @@ def _accuracy(predictions: Any) -> dict[str, float]:
 
 
 class MetricsFile(TrainerCallback):
-    """Writes what is logged as JSON lines; on resuming, first what was logged before the checkpoint."""
+    """Writes what is logged in each epoch as JSON lines; on resuming, first what was logged before the checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -111,7 +125,9 @@ class MetricsFile(TrainerCallback):
         self._path.write_text("".join(json.dumps(record) + "\n" for record in state.log_history), encoding="utf-8")
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Add the newest record."""
+        """Add the newest record, unless it is the summary of the run, which forgets what was before resuming."""
+        if "train_runtime" in state.log_history[-1]:
+            return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(state.log_history[-1]) + "\n")
 
@@ -147,7 +163,7 @@ def make_trainer(
 ) -> ClassificationTrainer:
     """The trainer of a recipe, with its optimiser, schedule, augmentation of batches and reports."""
     on_gpu = torch.cuda.is_available()
-    precision = _precision(recipe.precision, on_gpu)
+    precision = resolve_precision(recipe.precision)
     rate = recipe.learning_rate or methods()[recipe.method].learning_rate
     mixes = bool(recipe.mixup or recipe.cutmix)
     steps = math.ceil(len(train) // recipe.batch_size if mixes else len(train) / recipe.batch_size)
@@ -167,10 +183,11 @@ def make_trainer(
         eval_strategy="epoch",
         logging_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,
+        save_total_limit=2,  # should the newest be damaged by a loss of power, there is another
         load_best_model_at_end=recipe.select == "best",
         metric_for_best_model="accuracy",
         greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,  # early stopping's count
         dataloader_num_workers=recipe.workers,
         dataloader_drop_last=mixes,  # they mix in pairs
         dataloader_pin_memory=on_gpu,
@@ -182,7 +199,7 @@ def make_trainer(
     )
     callbacks = [
         MetricsFile(folder / METRICS),
-        TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"))),
+        TensorBoardCallback(SummaryWriter(str(folder / TENSORBOARD))),
         Progress(),
     ]
     if recipe.early_stop:
@@ -211,8 +228,13 @@ def make_trainer(
     return trainer
 
 
-def _precision(asked: str, on_gpu: bool) -> str:
-    """What `auto` means here: bf16 only where the hardware multiplies in it, since emulation is slower than fp32."""
+def resolve_precision(asked: str) -> str:
+    """What `auto` means here: bf16 only where the hardware multiplies in it, since emulation is slower than fp32.
+
+    Raises:
+        RLRRError: fp16 on a CPU.
+    """
+    on_gpu = torch.cuda.is_available()
     if asked == "fp16" and not on_gpu:
         raise RLRRError("--precision fp16 needs a GPU: use bf16 or fp32 on a CPU.", usage=True)
     if asked != "auto":

@@ -1,0 +1,24 @@
+"""The one exception, and the nearest names."""
+
+import pytest
+
+from rlrr.errors import RLRRError, did_you_mean
+
+
+def test_an_error_is_its_sentence_and_knows_whether_the_call_was_wrong():
+    assert str(RLRRError("Bad.")) == "Bad."
+    assert not RLRRError("Bad.").usage
+    assert RLRRError("Bad.", usage=True).usage
+    assert isinstance(RLRRError("Bad."), ValueError)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("rlr", " Did you mean rlrr?"), ("lineer", " Did you mean linear?"), ("zzz", ""), ("", "")],
+)
+def test_the_nearest_names_are_offered(name, said):
+    assert did_you_mean(name, ("rlrr", "linear", "full")) == said
+
+
+def test_at_most_three_names_are_offered():
+    assert did_you_mean("vit", (f"vit{i}" for i in range(9))).count("vit") == 3

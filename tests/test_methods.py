@@ -1,0 +1,75 @@
+"""The ways to fine-tune: what each makes trainable."""
+
+import pytest
+import torch
+from peft import PeftModel
+
+from rlrr.adapters import check_adapted, parameter_counts
+from rlrr.backbones import load_backbone
+from rlrr.errors import RLRRError
+from rlrr.methods import apply_method, methods
+from rlrr.training.recipe import METHODS
+
+
+@pytest.fixture
+def backbone(tiny_backbone):
+    return load_backbone(tiny_backbone, num_classes=3).model
+
+
+def trained(model: torch.nn.Module) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def test_the_methods_are_those_of_the_recipe():
+    assert tuple(methods()) == METHODS
+    methods().clear()
+    assert methods(), "the table cannot be changed from outside"
+
+
+def test_a_probe_trains_the_classifier_alone(backbone):
+    assert trained(apply_method(backbone, "linear")) == ["head.weight", "head.bias"]
+
+
+def test_full_trains_everything(backbone):
+    backbone.requires_grad_(False)
+    assert len(trained(apply_method(backbone, "full"))) == len(list(backbone.parameters()))
+
+
+@pytest.mark.parametrize("method", ["rlrr", "lora"])
+def test_an_adapter_is_trained_with_the_classifier_and_nothing_else(backbone, method):
+    model = apply_method(backbone, method)
+    assert isinstance(model, PeftModel)
+    others = [name for name in trained(model) if f".{method}_" not in name and ".head.modules_to_save." not in name]
+    assert others == []
+    check_adapted(model, torch.zeros(1, 3, 32, 32))
+
+
+def test_counts_are_of_the_adapter_and_of_the_classifier(backbone):
+    count = sum(parameter.numel() for parameter in backbone.parameters())
+    head = 32 * 3 + 3
+    # rank 1: (out + in + out) a linear with qkv's three inputs, scale and shift of five norms and the patch embedding
+    linears = (96 + 3 * 32 + 96) + (32 + 32 + 32) + (128 + 32 + 128) + (32 + 128 + 32)
+    expected = {
+        "linear": {"adapter": 0, "head": head},
+        "full": {"adapter": count - head, "head": head},
+        "rlrr": {"adapter": 2 * linears + 6 * 2 * 32, "head": head},
+        "lora": {"adapter": 2 * 8 * (96 + 32 + 32 + 32 + 128 + 32 + 32 + 128), "head": head},
+    }
+    name = backbone.name_or_path
+    for method in METHODS:
+        model = load_backbone(name, num_classes=3).model
+        assert parameter_counts(apply_method(model, method)) == expected[method], method
+
+
+@pytest.mark.parametrize("method", ["rlrr", "lora"])
+def test_a_rank_can_be_asked_for(tiny_backbone, method):
+    counts = [
+        parameter_counts(apply_method(load_backbone(tiny_backbone, num_classes=3).model, method, rank))["adapter"]
+        for rank in (None, methods()[method].rank, 2)
+    ]
+    assert counts[0] == counts[1] != counts[2]
+
+
+def test_an_unknown_method_is_refused_with_the_nearest(backbone):
+    with pytest.raises(RLRRError, match=r"'rlr'.*Did you mean rlrr"):
+        apply_method(backbone, "rlr")
