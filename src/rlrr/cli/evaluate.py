@@ -13,7 +13,7 @@ EXAMPLE = "rlrr evaluate run flowers/ --split test"
 
 def add_arguments(parser: Parser) -> None:
     """What to evaluate, on what, and where to put it."""
-    parser.add_argument("run", metavar="RUN", type=str, help="Folder of a finished run.")
+    parser.add_run()
     parser.add_argument(
         "data", metavar="DATA", type=str, help="Images with labels: a folder, sample:NAME or hub:OWNER/NAME."
     )
@@ -21,7 +21,7 @@ def add_arguments(parser: Parser) -> None:
         "--split",
         type=Literal["test", "val", "train"] | None,
         default=None,
-        help="Which split; by default test if there is one, all images of a folder without splits, else val.",
+        help="Which split; by default test if there is one, else val, else all images.",
     )
     parser.add_argument(
         "--output",
@@ -29,13 +29,6 @@ def add_arguments(parser: Parser) -> None:
         type=str | None,
         default=None,
         help="Folder for the results; RUN/evaluation if not given.",
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="PATH",
-        type=str | None,
-        default=None,
-        help="Where the backbone's weights are now, if not where they were in training.",
     )
     parser.add_argument(
         "--bad_images",

@@ -12,7 +12,7 @@ EXAMPLE = "rlrr merge run --output merged"
 
 def add_arguments(parser: Parser) -> None:
     """Which run, and where to."""
-    parser.add_argument("run", metavar="RUN", type=str, help="Folder of a finished run.")
+    parser.add_run()
     parser.add_argument(
         "--output", metavar="FOLDER", type=str, required=True, help="Folder for the plain model; it must not exist."
     )
@@ -23,13 +23,6 @@ def add_arguments(parser: Parser) -> None:
         nargs="+",
         default=[],
         help="Images to compare on; by default the run's own validation images.",
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="PATH",
-        type=str | None,
-        default=None,
-        help="Where the backbone's weights are now, if not where they were in training.",
     )
 
 

@@ -28,6 +28,17 @@ class Parser(ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, print_config=None, formatter_class=_Help, **kwargs)
 
+    def add_run(self) -> None:
+        """Take the finished run a command works on, and where its backbone's weights are."""
+        self.add_argument("run", metavar="RUN", type=str, help="Folder of a finished run.")
+        self.add_argument(
+            "--weights",
+            metavar="PATH",
+            type=str | None,
+            default=None,
+            help="Where the backbone's weights are now, if not where they were in training.",
+        )
+
     def parse(self, arguments: list[str]) -> Namespace:
         """Parse a command line. The file behind `--config`, if there is that option, gives the defaults.
 

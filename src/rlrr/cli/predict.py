@@ -12,16 +12,9 @@ EXAMPLE = "rlrr predict run photo.jpg holiday/*.jpg --top_k 3"
 
 def add_arguments(parser: Parser) -> None:
     """Which run, and which images."""
-    parser.add_argument("run", metavar="RUN", type=str, help="Folder of a finished run.")
+    parser.add_run()
     parser.add_argument("images", metavar="IMAGE", type=str, nargs="+", help="Images to classify.")
     parser.add_argument("--top_k", type=int, default=5, help="Number of classes to give for each image.")
-    parser.add_argument(
-        "--weights",
-        metavar="PATH",
-        type=str | None,
-        default=None,
-        help="Where the backbone's weights are now, if not where they were in training.",
-    )
     parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON.")
 
 
