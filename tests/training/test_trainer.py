@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from rlrr.errors import RLRRError
 from rlrr.training.recipe import Recipe
 from rlrr.training.run import _datasets, build, load_data, set_seed
-from rlrr.training.trainer import make_trainer, resolve_precision
+from rlrr.training.trainer import Progress, make_trainer, resolve_precision
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def trainer(tiny_backbone, images, tmp_path):
         set_seed(0)
         backbone, model = build(recipe, 3)
         train, val, _ = _datasets(recipe, data, backbone)
-        return make_trainer(recipe, tmp_path / "run", model, 3, train, val)
+        return make_trainer(recipe, tmp_path / "run", model, 3, train, val, Progress())
 
     return make
 

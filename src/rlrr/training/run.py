@@ -8,7 +8,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from rlrr.training.output import (
     write_recipe,
 )
 from rlrr.training.recipe import Recipe
-from rlrr.training.trainer import make_trainer, resolve_precision
+from rlrr.training.trainer import Progress, make_trainer, resolve_precision
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +93,10 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     )
     if overwrite:  # only now that the new run can start
         remove_run(folder)
-    with _stops_explained(folder):
+    with _stops_explained(folder), closing(Progress()) as progress:
         write_recipe(recipe, folder)
         remove_incomplete(folder / CHECKPOINTS)
-        trainer = make_trainer(recipe, folder, model, len(data.classes), trained, val)
+        trainer = make_trainer(recipe, folder, model, len(data.classes), trained, val, progress)
         checkpoint = last_checkpoint(folder / CHECKPOINTS)
         started = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

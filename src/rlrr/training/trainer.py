@@ -137,6 +137,7 @@ class Progress(TrainerCallback):
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
+        self._bar = tqdm(disable=True)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Open the bar, on resuming where the run was."""
@@ -153,13 +154,19 @@ class Progress(TrainerCallback):
                 self._shown[name] = format(logs[key], form)
         self._bar.set_postfix(self._shown)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close it."""
+    def close(self) -> None:
+        """Leave the line of the bar, also when training is stopped."""
         self._bar.close()
 
 
 def make_trainer(
-    recipe: Recipe, folder: Path, model: nn.Module, classes: int, train: PreparedImages, val: PreparedImages
+    recipe: Recipe,
+    folder: Path,
+    model: nn.Module,
+    classes: int,
+    train: PreparedImages,
+    val: PreparedImages,
+    progress: Progress,
 ) -> ClassificationTrainer:
     """The trainer of a recipe, with its optimiser, schedule, augmentation of batches and reports."""
     on_gpu = torch.cuda.is_available()
@@ -200,7 +207,7 @@ def make_trainer(
     callbacks = [
         MetricsFile(folder / METRICS),
         TensorBoardCallback(SummaryWriter(str(folder / TENSORBOARD))),
-        Progress(),
+        progress,
     ]
     if recipe.early_stop:
         callbacks.append(EarlyStoppingCallback(recipe.early_stop))
