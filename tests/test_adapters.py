@@ -278,6 +278,34 @@ def test_a_backbone_that_was_moved_is_found_by_its_new_place(rlrr_folder, saved,
     assert torch.equal(logits(loaded), logits(saved["rlrr"][1]))
 
 
+def test_a_backbone_that_is_gone_from_its_old_place_is_found_by_its_new_one(
+    rlrr_folder, saved, tiny_backbone, tmp_path
+):
+    moved = shutil.copytree(tiny_backbone, tmp_path / "moved")
+    edit_record(rlrr_folder, backbone=record_of(tiny_backbone, "rlrr").backbone | {"name": str(tmp_path / "gone")})
+    with pytest.raises(RLRRError, match="which is gone: say with --weights where it is now"):
+        load_adapter(rlrr_folder)
+    loaded, _ = load_adapter(rlrr_folder, weights=str(moved))
+    assert torch.equal(logits(loaded), logits(saved["rlrr"][1]))
+
+
+def test_hotswap_refuses_an_adapter_that_means_something_else_by_the_same_tensors(rlrr_folder, tiny_backbone):
+    model = adapted(tiny_backbone, "rlrr")
+    config = json.loads((rlrr_folder / PEFT_CONFIG).read_text()) | {"residual": False}
+    (rlrr_folder / PEFT_CONFIG).write_text(json.dumps(config))
+    with pytest.raises(RLRRError, match="differs from that of the model in residual"):
+        hotswap(model, rlrr_folder)
+
+
+def test_the_active_adapter_is_the_one_that_is_saved(tiny_backbone):
+    model = adapted(tiny_backbone, "rlrr")
+    model.add_adapter("flowers", RLRRConfig(init_weights=False))
+    model.set_adapter("flowers")
+    state = trained_state(model)
+    name = "base_model.model.blocks.0.attn.qkv.rlrr_shift"
+    assert torch.equal(state[name], model.get_parameter(name.replace("rlrr_shift", "rlrr_shift.flowers")))
+
+
 def test_a_folder_that_is_no_run_says_what_it_is(tmp_path, rlrr_folder):
     with pytest.raises(RLRRError, match="There is no folder"):
         read_record(tmp_path / "nowhere")
@@ -333,7 +361,7 @@ def test_hotswap_refuses_an_adapter_that_does_not_fit_and_changes_nothing(saved,
     model = adapted(tiny_backbone, "rlrr", rank=2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for method in ("rlrr", "lora", "linear"):
-        with pytest.raises(RLRRError, match="do not fit the model"):
+        with pytest.raises(RLRRError, match=r"differs from that of the model in|adapter_config\.json is missing"):
             hotswap(model, saved[method][0])
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 

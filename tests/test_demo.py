@@ -70,3 +70,10 @@ def test_an_earlier_demo_is_refused_resumed_or_overwritten(demo, recipe):
     (folder / "results.json").unlink()
     run_demo(recipe, folder, resume=True)
     assert (folder / "results.json").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(recipe, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RLRRError, match=r"holds something else \(thesis\.txt\)"):
+        run_demo(recipe, tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -73,3 +73,17 @@ def test_a_rank_can_be_asked_for(tiny_backbone, method):
 def test_an_unknown_method_is_refused_with_the_nearest(backbone):
     with pytest.raises(RLRRError, match=r"'rlr'.*Did you mean rlrr"):
         apply_method(backbone, "rlr")
+
+
+@pytest.mark.parametrize("method", ["rlrr", "lora"])
+def test_modules_can_be_named(backbone, method):
+    names = trained(apply_method(backbone, method, target_modules=r"blocks\.1\.mlp\.fc1"))
+    assert {name.split(".")[2] + name.split(".")[3] for name in names if "head" not in name} == {"blocks1"}
+    assert any("head" in name for name in names)
+    assert not any("fc2" in name or "qkv" in name for name in names)
+
+
+@pytest.mark.parametrize("method", ["rlrr", "lora"])
+def test_modules_that_are_not_there_are_refused_in_one_sentence(backbone, method):
+    with pytest.raises(RLRRError, match="finds nothing to adapt in this VisionTransformer"):
+        apply_method(backbone, method, target_modules="nothing")

@@ -8,6 +8,7 @@ folder is complete once `rlrr.json` is there: it is written last. Only safetenso
 from __future__ import annotations
 
 import hashlib
+import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -74,7 +75,7 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     A model of which everything is trained gives its buffers too.
     """
     if isinstance(model, PeftModel):
-        state = get_peft_model_state_dict(model, save_embedding_layers=False)
+        state = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
     else:
         frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -99,7 +100,7 @@ def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], where: Pat
         listed = "; ".join(f"{len(names)} {what} (such as {names[0]})" for what, names in problems.items() if names)
         raise RLRRError(f"The tensors in {where} do not fit the model: {listed}. Was it saved from another one?")
     if isinstance(model, PeftModel):
-        set_peft_model_state_dict(model, dict(state))
+        set_peft_model_state_dict(model, dict(state), adapter_name=model.active_adapter)
     else:
         model.load_state_dict(dict(state), strict=False)
 
@@ -152,8 +153,8 @@ def read_record(folder: Path) -> Record:
     if not (folder / RECORD).exists():
         if (folder / "recipe.yaml").exists():
             raise RLRRError(
-                f"The run in {folder} is not finished; go on with it: "
-                f"rlrr train --config {folder / 'recipe.yaml'} --output {folder} --resume"
+                f"The run in {folder} is not finished; go on with it: rlrr train "
+                f"--config {shlex.quote(str(folder / 'recipe.yaml'))} --output {shlex.quote(str(folder))} --resume"
             )
         if (folder / PEFT_CONFIG).exists():
             raise RLRRError(
@@ -191,11 +192,15 @@ def load_adapter(folder: Path, weights: str | None = None) -> tuple[nn.Module, R
     if _sha256(folder / TENSORS) != record.tensors_sha256:
         read_tensors(folder / TENSORS)  # says so if the file is cut short
         raise RLRRError(f"{folder / TENSORS} is not the file that {RECORD} was written with: copy the folder again.")
+    name, weights = record.backbone["name"], weights or record.backbone["weights"]
+    if Path(name).is_absolute() and not Path(name).exists():  # a local timm folder that was moved
+        if not weights or not (Path(weights) / "config.json").is_file():
+            raise RLRRError(
+                f"The backbone of {folder} was in {name}, which is gone: say with --weights where it is now."
+            )
+        name, weights = weights, None
     backbone = load_backbone(
-        record.backbone["name"],
-        num_classes=len(record.classes),
-        image_size=record.backbone["image_size"],
-        weights=weights or record.backbone["weights"],
+        name, num_classes=len(record.classes), image_size=record.backbone["image_size"], weights=weights
     )
     check_fingerprint(backbone, record, folder)
     if (folder / PEFT_CONFIG).exists():
@@ -233,8 +238,16 @@ def hotswap(model: PeftModel, folder: Path) -> None:
     Nothing is rebuilt, so that a compiled model is not compiled again.
 
     Raises:
-        RLRRError: the adapter does not fit; the model is left as it is.
+        RLRRError: the adapter has other settings or other tensors; the model is left as it is.
     """
+    own, other = (
+        {key: value for key, value in config.to_dict().items() if key not in ("inference_mode", "peft_version")}
+        for config in (model.peft_config[model.active_adapter], _peft_config(folder))
+    )
+    if differing := sorted(key for key in own | other if own.get(key) != other.get(key)):
+        raise RLRRError(
+            f"The adapter in {folder} differs from that of the model in {', '.join(differing)}: load it anew."
+        )
     load_trained_state(model, read_tensors(folder / TENSORS), folder / TENSORS)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from rlrr import plots
 from rlrr.adapters import TENSORS, Record
 from rlrr.data import Split, decode, load_data
+from rlrr.errors import RLRRError
 from rlrr.evaluation import Evaluation, evaluate_split, save_evaluation
 from rlrr.files import write_json
 from rlrr.methods import methods
@@ -21,6 +22,7 @@ from rlrr.training.recipe import Recipe
 from rlrr.training.run import train
 
 METHODS = ("linear", "rlrr")
+_OURS = (*METHODS, "curves.png", "report.html", "results.json")
 COLUMNS = ("method", "test accuracy", "trained parameters", "file", "seconds")
 
 
@@ -70,6 +72,8 @@ def run_demo(
     Returns:
         What came out, by method.
     """
+    if folder.is_dir() and (others := sorted({path.name for path in folder.iterdir()} - set(_OURS))):
+        raise RLRRError(f"{folder} holds something else ({others[0]}): give another --output.", usage=True)
     test = load_data(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed).test
     assert test is not None, "the demo's data has test images"
     outcomes = {}

@@ -57,11 +57,12 @@ def merge(
     classifier = load(run, weights=weights)
     sample = _sample(classifier, images)
     before = classifier.logits(classifier.dataset(sample)) if sample else None
+    device = classifier.device
     write_timm_folder(merged_model(classifier.model).cpu(), folder, classifier.classes, classifier.record.preprocessing)
     if sample is None or before is None:
         return Merged(folder, None, 0.0, 0)
     plain = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True)  # as anyone would open it
-    after = Classifier(plain, classifier.record).logits(classifier.dataset(sample))
+    after = Classifier(plain.to(device), classifier.record).logits(classifier.dataset(sample))
     return Merged(folder, (after - before).abs().max().item(), before.abs().max().item(), len(sample))
 
 

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import NoMatchingPeftModuleError
 from torch import nn
 
 from rlrr.errors import RLRRError, did_you_mean
-from rlrr.targets import block_linears, classifier_names
+from rlrr.targets import block_linears, call_fused_linears, classifier_names
 from rlrr.tuners import RLRRConfig
 
 
@@ -25,35 +26,35 @@ class Method:
         summary: What is trained, in one sentence.
         learning_rate: Peak rate of AdamW when the recipe names none.
         rank: Rank when the recipe names none; None for a method that has none.
-        apply: From a backbone with its classifier (and a rank) to the model to train.
+        apply: From a backbone with its classifier, a rank and a regex of modules to the model to train.
     """
 
     title: str
     summary: str
     learning_rate: float
     rank: int | None
-    apply: Callable[[nn.Module, int], nn.Module]
+    apply: Callable[[nn.Module, int, str | None], nn.Module]
 
 
-def _rlrr(model: nn.Module, rank: int) -> nn.Module:
-    return get_peft_model(model, RLRRConfig(rank=rank))
+def _rlrr(model: nn.Module, rank: int, targets: str | None) -> nn.Module:
+    heads = classifier_names(model) if targets else None
+    return get_peft_model(model, RLRRConfig(rank=rank, target_modules=targets, modules_to_save=heads))
 
 
-def _lora(model: nn.Module, rank: int) -> nn.Module:
-    config = LoraConfig(
-        r=rank, lora_alpha=rank, target_modules=block_linears(model), modules_to_save=classifier_names(model)
-    )
+def _lora(model: nn.Module, rank: int, targets: str | None) -> nn.Module:
+    heads = classifier_names(model)
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets or block_linears(model), modules_to_save=heads)
     return get_peft_model(model, config)
 
 
-def _linear(model: nn.Module, rank: int) -> nn.Module:
+def _linear(model: nn.Module, rank: int, targets: str | None) -> nn.Module:
     heads = tuple(f"{name}." for name in classifier_names(model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(heads))
     return model
 
 
-def _full(model: nn.Module, rank: int) -> nn.Module:
+def _full(model: nn.Module, rank: int, targets: str | None) -> nn.Module:
     return model.requires_grad_(True)
 
 
@@ -76,18 +77,29 @@ def methods() -> dict[str, Method]:
     return dict(_METHODS)
 
 
-def apply_method(model: nn.Module, method: str, rank: int | None = None) -> nn.Module:
+def apply_method(
+    model: nn.Module, method: str, rank: int | None = None, target_modules: str | None = None
+) -> nn.Module:
     """Make a backbone with its classifier trainable by one of `methods()`.
 
     Args:
         model: A backbone; it is changed in place.
         method: Its name.
         rank: Rank of the update; None for the method's own.
+        target_modules: Regex of the full names of the modules to adapt; None for the default of the model's family.
 
     Raises:
-        RLRRError: there is no such method.
+        RLRRError: there is no such method, or no module to adapt.
     """
     if method not in _METHODS:
         raise RLRRError(f"There is no method {method!r}.{did_you_mean(method, _METHODS)}", usage=True)
+    call_fused_linears(model)
     chosen = _METHODS[method]
-    return chosen.apply(model, rank or chosen.rank or 0)
+    try:
+        return chosen.apply(model, rank or chosen.rank or 0, target_modules)
+    except NoMatchingPeftModuleError as error:
+        raise RLRRError(
+            f"{method} finds nothing to adapt in this {type(model).__name__}: say what with --target_modules, a regex "
+            "of full module names.",
+            usage=True,
+        ) from error

@@ -89,6 +89,13 @@ def family_of(model: nn.Module) -> Family | None:
     return _BY_CLASS.get(type(model).__name__) or _BY_MODEL_TYPE.get(model_type or "")
 
 
+def call_fused_linears(model: nn.Module) -> None:
+    """Have BEiT, EVA-02 and Swin V2 call their fused qkv, whose weight they otherwise read past the module."""
+    for module in model.modules():
+        if hasattr(module, "qkv_bias_separate"):
+            setattr(module, "qkv_bias_separate", True)  # noqa: B010 - typed as a module; the output is the same
+
+
 def default_targets(model: nn.Module) -> list[str]:
     """The full names of the modules that the family's default adapts; none for an unknown family."""
     family = family_of(model)

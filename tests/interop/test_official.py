@@ -118,3 +118,11 @@ def test_a_query_without_its_key_is_refused():
     del base["transformer.encoder.layer.1.attn.key.scale_line"]
     with pytest.raises(RLRRError, match=r"blocks\.1\.attn\.qkv"):
         from_official(base)
+
+
+def test_the_official_checkpoint_file_gives_the_trained_logits():
+    model, _, tensors = golden_model("vit")
+    saved = torch.load(GOLDEN / "official_vit_trained.pth", weights_only=True)
+    saved = saved.get("model", saved.get("state_dict", saved))
+    load_adapter(model, from_official(saved)[1])
+    assert_close(model.eval()(tensors["x"]), tensors["trained.logits"], "trained logits")

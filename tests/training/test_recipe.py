@@ -67,3 +67,14 @@ def test_every_option_is_explained(tmp_path):
     for field in fields(Recipe):
         assert f"    {field.name}: " in source
         assert source.split(f"    {field.name}: ")[1].split("\n")[1].startswith('    """'), field.name
+
+
+@pytest.mark.parametrize("option", [{"rank": 2}, {"target_modules": "head"}])
+@pytest.mark.parametrize("method", ["linear", "full"])
+def test_what_a_method_does_not_have_is_refused(method, option):
+    with pytest.raises(RLRRError, match=f"left out with --method {method}"):
+        Recipe("data", method=method, **option)
+
+
+def test_a_last_slash_makes_no_difference():
+    assert differences(Recipe("flowers"), Recipe("flowers/")) == []

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+import rlrr
 from rlrr.adapters import RECORD, TENSORS, read_record, read_tensors
 from rlrr.errors import RLRRError
 from rlrr.predict import load
@@ -461,3 +462,37 @@ def test_the_record_of_a_run_says_what_was_done(recipe, tmp_path, tiny_backbone)
     assert record.backbone["name"] == tiny_backbone
     assert record.parameters["head"] == 32 * 3 + 3
     assert json.loads((tmp_path / "run" / RECORD).read_text())["format"] == 1
+
+
+def test_several_processes_are_refused_before_anything_is_written(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RLRRError, match="without torchrun"):
+        train(recipe(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_weights_are_those_of_the_epoch_that_is_recorded(recipe, tmp_path, monkeypatch):
+    script_accuracies(monkeypatch, 0.5, 0.9, 0.9, 0.7)
+    seen = {}
+    save = ClassificationTrainer._save
+
+    def watch(self, output_dir=None, state_dict=None):
+        save(self, output_dir, state_dict)
+        seen[round(self.state.epoch)] = read_tensors(Path(output_dir) / TENSORS)
+
+    monkeypatch.setattr(ClassificationTrainer, "_save", watch)
+    record = train(recipe(epochs=4), tmp_path / "run")
+    kept = read_tensors(tmp_path / "run" / TENSORS)
+    assert record.metrics["epoch"] == 3
+    assert all(torch.equal(kept[name], tensor) for name, tensor in seen[3].items())
+    assert not all(torch.equal(kept[name], tensor) for name, tensor in seen[2].items())
+
+
+def test_the_recorded_test_accuracy_is_measured_as_evaluate_does_also_after_bf16(recipe, images, tmp_path):
+    measured = []
+    with pytest.MonkeyPatch.context() as patch:
+        evaluate_split = run.evaluate_split
+        patch.setattr(run, "evaluate_split", lambda *args: measured.append(evaluate_split(*args)) or measured[0])
+        train(recipe(precision="bf16"), tmp_path / "run")
+    again = rlrr.evaluate(tmp_path / "run", images)
+    assert (measured[0].confidence == again.confidence).all()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlrr.cli.parser import Parser
+from rlrr.errors import RLRRError
 
 USAGE = "RUN DATA [options]"
 EXAMPLE = "rlrr evaluate run flowers/ --split test"
@@ -45,6 +46,8 @@ def run(options: Any) -> None:
     from rlrr.evaluation import evaluate, save_evaluation
     from rlrr.predict import load
 
+    if options.output and (Path(options.output) / "evaluation.json").exists():
+        raise RLRRError(f"{options.output} already holds an evaluation: give another --output.", usage=True)
     classifier = load(options.run, weights=options.weights)
     result = evaluate(classifier, options.data, split=options.split, bad_images=options.bad_images)
     figures, picture = save_evaluation(result, Path(options.output or Path(options.run) / "evaluation"))

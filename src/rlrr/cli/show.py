@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,4 +43,5 @@ def print_record(record: Record, folder: str | Path) -> None:
     if skipped := record.data["skipped"]:
         print(f"skipped    {len(skipped)} images that cannot be read (listed in {folder}/rlrr.json)")
     print(f"saved in   {folder}")
-    print(f"next       rlrr predict {folder} IMAGE …   or   rlrr merge {folder} --output {folder}-merged")
+    run, merged = shlex.quote(str(folder)), shlex.quote(f"{folder}-merged")
+    print(f"next       rlrr predict {run} IMAGE …   or   rlrr merge {run} --output {merged}")

@@ -46,10 +46,12 @@ def prepare_split(
     def read(index: int) -> str | None:
         try:
             image = decode(split.images[index], split.names[index])
+            if cache is not None and prepare is not None:
+                cache[index] = prepare(image)
         except RLRRError as error:
             return str(error)
-        if cache is not None and prepare is not None:
-            cache[index] = prepare(image)
+        except MemoryError:  # resizing the shorter side of a strip makes the longer one huge
+            return f"{split.names[index]}: too long and thin to be resized"
         return None
 
     # Threads, since Pillow decodes without holding the interpreter's lock.

@@ -1,4 +1,4 @@
-"""From what a user writes after `--data` to the data set it names."""
+"""From what a user writes for data to the data set it names."""
 
 from __future__ import annotations
 
@@ -31,4 +31,10 @@ def load_data(data: str | Path, *, val_fraction: float | None = 0.2, seed: int =
 
 def data_source(data: str | Path) -> str:
     """What tells whether two words for data mean the same: a folder's absolute path, or the word itself."""
-    return str(data) if str(data).startswith(("sample:", "hub:")) else str(Path(data).expanduser().resolve())
+    kind, _, name = str(data).partition(":")
+    if kind == "sample":
+        return str(data)
+    if kind == "hub":
+        folder = Path(name).expanduser()
+        return f"hub:{folder.resolve()}" if folder.exists() else str(data)
+    return str(Path(data).expanduser().resolve())

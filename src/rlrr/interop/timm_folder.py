@@ -47,6 +47,8 @@ def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_c
             write_json(scratch / "config.json", config)
             # safetensors lets only the owner read what it writes
             shutil.copymode(scratch / "config.json", scratch / "model.safetensors")
+            if folder.exists():  # empty; Windows replaces no folder
+                folder.rmdir()
             scratch.replace(folder)
     except OSError as error:
         raise cannot_write(folder, error) from error

@@ -27,6 +27,8 @@ class Recipe:
     """Side of the square images in pixels; the backbone's own if not given."""
     rank: int | None = None
     """Rank of the update; the method's own if not given (rlrr 1, lora 8)."""
+    target_modules: str | None = None
+    """Regex of full module names to adapt, for rlrr and lora on backbones of other families than the usual ViTs."""
     epochs: int = 30
     """Passes over the training images."""
     batch_size: int = 32
@@ -40,7 +42,7 @@ class Recipe:
     warmup: float = 0.1
     """Share of the run in which the learning rate rises from 0; then it falls to 0 by a cosine."""
     drop_path: float = 0.0
-    """Stochastic depth at the last block; it rises linearly from 0 at the first."""
+    """Stochastic depth at the last block; it rises linearly from 0 at the first. A linear probe has none."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes."""
     flip: bool = False
@@ -92,6 +94,9 @@ class Recipe:
         ):
             value = getattr(self, name)
             _check(name, value, f"one of {', '.join(choices)}", lambda value, choices=choices: value in choices)
+        if self.method in ("linear", "full") and (self.rank or self.target_modules):
+            name = "rank" if self.rank else "target_modules"
+            _refuse(name, getattr(self, name), f"left out with --method {self.method}, which has none")
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             _refuse("batch_size", self.batch_size, "even with mixup or cutmix, which mix images in pairs")
 
@@ -101,9 +106,13 @@ class Recipe:
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
-    """The options in which two recipes differ, each as "name: one -> other"."""
+    """The options in which two recipes differ, each as "name: one -> other"; a path is the same with a last slash."""
     pairs = ((field.name, getattr(one, field.name), getattr(other, field.name)) for field in fields(Recipe))
-    return [f"{name}: {a} -> {b}" for name, a, b in pairs if a != b]
+    return [f"{name}: {a} -> {b}" for name, a, b in pairs if _without_slash(a) != _without_slash(b)]
+
+
+def _without_slash(value: Any) -> Any:
+    return value.rstrip("/") if isinstance(value, str) else value
 
 
 def _check(name: str, value: Any, expected: str, holds: Any) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 from torchvision.transforms import v2
-from transformers import set_seed
+from transformers import TrainerState, set_seed
 
 from rlrr.adapters import RECORD, Record, check_adapted, parameter_counts, read_record, save_adapter
 from rlrr.backbones import Backbone, load_backbone
@@ -64,6 +65,8 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     Raises:
         RLRRError: for bad input, a loss that is not finite, a full disk, or Ctrl-C.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RLRRError("Training runs in one process and on one GPU: start it without torchrun.", usage=True)
     folder = Path(output)
     check_output(folder, recipe, resume, overwrite)
     if resume and (folder / RECORD).exists():
@@ -100,9 +103,11 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         checkpoint = last_checkpoint(folder / CHECKPOINTS)
         started = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        # take mixed precision off again, so that the test is what `rlrr evaluate` will measure
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         metrics = {
             "train_seconds": round(time.perf_counter() - started, 1),
-            **_chosen(trainer.state.log_history, recipe.select == "best"),
+            **_kept(trainer.state, recipe.select == "best"),
         }
         record = _record(recipe, data, backbone, parameter_counts(model), metrics)
         record.data.update(train=len(trained), val=len(val), skipped=list(skipped))
@@ -132,7 +137,7 @@ def build(recipe: Recipe, num_classes: int) -> tuple[Backbone, nn.Module]:
     for name in classifier_names(backbone.model):
         for parameter in backbone.model.get_submodule(name).parameters():
             nn.init.zeros_(parameter)
-    model = apply_method(backbone.model, recipe.method, recipe.rank)
+    model = apply_method(backbone.model, recipe.method, recipe.rank, recipe.target_modules)
     if isinstance(model, PeftModel):
         check_adapted(model, torch.zeros(1, *backbone.data_config["input_size"]))
     return backbone, model
@@ -177,7 +182,9 @@ def _stops_explained(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         kept = last_checkpoint(folder / CHECKPOINTS)
         state = f"epoch {checkpoint_epoch(kept):g} is saved" if kept else "before the first checkpoint"
-        raise RLRRError(f"Stopped: {state}. Run the same command with --resume to go on.") from None
+        raise RLRRError(
+            f"Stopped: {state}. Run the same command with --resume (and without --overwrite) to go on."
+        ) from None
     except OSError as error:
         raise cannot_write(folder, error) from error
     except RuntimeError as error:
@@ -222,11 +229,11 @@ def _record(
     )
 
 
-def _chosen(history: Sequence[dict[str, Any]], best: bool) -> dict[str, Any]:
-    """Validation accuracy and number of the epoch that was kept, the last of the best ones."""
-    evaluated = [record for record in reversed(history) if "eval_accuracy" in record]
-    chosen = max(evaluated, key=lambda record: record["eval_accuracy"]) if best else evaluated[0]
-    return {"val_accuracy": chosen["eval_accuracy"], "epoch": round(chosen["epoch"])}
+def _kept(state: TrainerState, best: bool) -> dict[str, Any]:
+    """Validation accuracy and number of the epoch whose weights were kept."""
+    step = state.best_global_step if best else state.global_step
+    record = next(r for r in state.log_history if r["step"] == step and "eval_accuracy" in r)
+    return {"val_accuracy": record["eval_accuracy"], "epoch": round(record["epoch"])}
 
 
 def _versions() -> dict[str, str]:

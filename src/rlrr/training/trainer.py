@@ -1,4 +1,9 @@
-"""transformers' Trainer for a model that returns logits, saving only what is trained; and what it reports."""
+"""transformers' Trainer for a model that returns logits, saving only what is trained; and what it reports.
+
+Of Trainer's private hooks it overrides `_save`, `_load_from_checkpoint` and `_load_best_model` (checkpoints hold the
+trained tensors only, for every method alike), `_init_training_state` (a moved run finds its best checkpoint, one that
+early stopping had ended takes no step more) and `_determine_best_metric` (ties).
+"""
 
 from __future__ import annotations
 
@@ -204,6 +209,7 @@ def make_trainer(
         report_to="none",
         disable_tqdm=True,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # or Trainer would split each batch over all GPUs of the machine
     callbacks = [
         MetricsFile(folder / METRICS),
         TensorBoardCallback(SummaryWriter(str(folder / TENSORBOARD))),
@@ -246,5 +252,8 @@ def resolve_precision(asked: str) -> str:
         raise RLRRError("--precision fp16 needs a GPU: use bf16 or fp32 on a CPU.", usage=True)
     if asked != "auto":
         return asked
-    supported = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu._is_amx_tile_supported()
+    if on_gpu:
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        supported = any(torch.cpu.get_capabilities().get(unit, False) for unit in ("amx_bf16", "avx512_bf16"))
     return "bf16" if supported else "fp32"

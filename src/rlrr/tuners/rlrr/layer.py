@@ -127,7 +127,8 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
         names = [name for name in self.active_adapters if name in self.configs]
         if self.merged or not names:
             return self.base_layer(x, *args, **kwargs)
-        weight, bias = self.effective(names)
+        with torch.autocast(x.device.type, enabled=False):  # the vectors' own dtype, as promised above
+            weight, bias = self.effective(names)
         if not torch.is_autocast_enabled(x.device.type) and weight is not None:
             x = self._cast_input_dtype(x, weight.dtype)
         return self.call_base(x, weight, bias)

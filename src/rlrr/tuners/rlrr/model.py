@@ -17,7 +17,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
 from torch import Tensor, nn
 
 from rlrr.errors import RLRRError
-from rlrr.targets import classifier_names, family_of
+from rlrr.targets import call_fused_linears, classifier_names, family_of
 from rlrr.tuners.rlrr.config import RLRRConfig
 from rlrr.tuners.rlrr.layer import BASE, Affine, Linear, RLRRLayer
 
@@ -58,7 +58,8 @@ class RLRRModel(BaseTuner):
         if peft_config.target_modules is None:
             if family is None:
                 raise RLRRError(
-                    f"There are no default target modules for {type(model).__name__}: name them in target_modules."
+                    f"There are no default target modules for {type(model).__name__}: name them in target_modules, "
+                    "a regex of full module names, such as '.*(qkv|proj|fc1|fc2)'."
                 )
             layers = peft_config.layers_to_transform
             layers = [layers] if isinstance(layers, int) else layers
@@ -66,10 +67,7 @@ class RLRRModel(BaseTuner):
             peft_config.layers_to_transform = peft_config.layers_pattern = None  # now part of the regex
             if peft_config.modules_to_save is None:
                 peft_config.modules_to_save = classifier_names(model) or None
-        # BEiT, EVA-02 and Swin V2 read `qkv.weight` past the module, unless told to keep its bias apart
-        for module in model.modules():
-            if hasattr(module, "qkv_bias_separate"):
-                module.qkv_bias_separate = True
+        call_fused_linears(model)
 
     def _create_and_replace(
         self,
