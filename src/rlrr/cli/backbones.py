@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
 from rlrr.cli.parser import Parser
 
+if TYPE_CHECKING:
+    from rlrr.backbones import BackboneInfo
+
 USAGE = "[options]"
 EXAMPLE = "rlrr backbones"
+WIDTH = 79
 
 
 def add_arguments(parser: Parser) -> None:
@@ -18,27 +23,34 @@ def add_arguments(parser: Parser) -> None:
 def run(options: Any) -> None:
     """List the backbones worth naming."""
     from rlrr.backbones import backbones
-    from rlrr.cli.show import print_json, print_table
+    from rlrr.cli.show import print_json
 
     found = backbones()
     if options.json:
         print_json([info.__dict__ for info in found])
         return
-    columns = ["name", "params", "px", "mean", "std", "here", "weights"]
-    rows = [
-        [
-            info.name,
-            f"{info.parameters:.0f} M",
-            str(info.image_size),
-            "/".join(f"{value:.3g}" for value in info.mean),
-            "/".join(f"{value:.3g}" for value in info.std),
-            "yes" if info.available else "no",
-            info.weights + (f" ({info.note})" if info.note else ""),
-        ]
-        for info in found
-    ]
-    print_table(columns, rows)
-    print(
-        '\n"here": the weights are on this machine; the others come from the Hugging Face Hub when first used.\n'
-        "Any other timm name with its tag works too, and so does a local timm folder; --weights FILE loads a file."
+    for info in found:
+        _print_block(info)
+    closing = (
+        "Weights that are not here come from the Hugging Face Hub, or from their authors' server, when first used. "
+        "--weights FILE reads a file instead: the one named above (.npz, .pth, .pth.tar; only tensors are unpickled) "
+        "or a .safetensors. Any other timm name with its tag works too, and so does a local timm folder."
     )
+    print(fill(closing, WIDTH, break_on_hyphens=False))
+
+
+def _print_block(info: BackboneInfo) -> None:
+    here = "weights here" if info.available else "weights not here"
+    print(f"{info.name}  {info.parameters:.0f} M  {info.image_size} px  {here}")
+    mean, std = (" ".join(f"{value:.3g}" for value in values) for values in (info.mean, info.std))
+    lines = {
+        "trained": info.weights,
+        "file": info.file,
+        "mean": f"{mean}, std {std}",
+        "used by": ", ".join(info.used_by),
+        "note": info.note,
+    }
+    for label, text in lines.items():
+        if text:
+            print(fill(text, WIDTH, initial_indent=f"  {label:<9}", subsequent_indent=" " * 11, break_on_hyphens=False))
+    print()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,21 @@ import timm
 import torch
 from timm.models import save_for_hf
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlrr.errors import RLRRError
 from rlrr.files import cannot_write, read_json, write_json
+
+# What timm's pretrained config says of the weights before fine-tuning. Their licence stays.
+_BEFORE = ("tag", "description", "origin_url", "paper_name", "paper_ids", "notes")
 
 
 def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_config: dict[str, Any]) -> None:
     """Write `config.json` and `model.safetensors`, both or none.
 
     Args:
-        model: A timm model without adapter. A bias that merging added may be moved into the norm before it.
+        model: A timm model without adapter, which is put in evaluation mode. A bias that merging added, where timm
+            has none, is moved into the norm before or after it.
         folder: A folder that does not exist, or is empty.
         classes: Class names, recorded as the labels.
         data_config: The preprocessing the model was trained with, recorded as timm's.
@@ -28,7 +34,16 @@ def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_c
     Raises:
         RLRRError: the model has a bias where timm's has none and it cannot be moved, or the disk is full.
     """
-    _move_extra_biases(model)
+    config: Any = model.pretrained_cfg
+    architecture = config["architecture"]
+    with torch.device("meta"):
+        plain = timm.create_model(architecture, **timm.models.get_model_args(model))
+    _move_extra_biases(model, model.state_dict().keys() - plain.state_dict().keys(), data_config["input_size"])
+    if extra := sorted(model.state_dict().keys() - plain.state_dict().keys()):
+        raise RLRRError(
+            f"timm's {architecture} has no place for {extra[0]} ({len(extra)} such), which a merged shift "
+            "needs: train with RLRRConfig(shift=False) for a model that merges."
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
@@ -42,8 +57,8 @@ def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_c
             )
             config = read_json(scratch / "config.json")
             config["model_args"].pop("num_classes")  # transformers rejects it beside the one at the top
-            config["pretrained_cfg"].pop("tag", None)  # of the weights before fine-tuning
-            _check_keys(model, config)
+            for key in _BEFORE:
+                config["pretrained_cfg"].pop(key, None)
             write_json(scratch / "config.json", config)
             # safetensors lets only the owner read what it writes
             shutil.copymode(scratch / "config.json", scratch / "model.safetensors")
@@ -54,26 +69,57 @@ def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_c
         raise cannot_write(folder, error) from error
 
 
-def _check_keys(model: nn.Module, config: dict[str, Any]) -> None:
-    with torch.device("meta"):
-        plain = timm.create_model(config["architecture"], num_classes=config["num_classes"], **config["model_args"])
-    if extra := sorted(model.state_dict().keys() - plain.state_dict().keys()):
-        raise RLRRError(
-            f"timm's {config['architecture']} has no place for {extra[0]} ({len(extra)} such), which a merged shift "
-            "needs: train with RLRRConfig(shift=False) for a model that merges."
-        )
+def _move_extra_biases(model: nn.Module, extra: Set[str], input_size: Sequence[int]) -> None:
+    """Move biases that merging gave to layers without one into the norms beside them, where that changes nothing.
+
+    Args:
+        model: Is put in evaluation mode.
+        extra: Names of tensors that timm's model of this architecture does not have.
+        input_size: Shape (C, H, W) of an image.
+    """
+    layers = {name.removesuffix(".bias"): model.get_submodule(name.rpartition(".")[0]) for name in extra}
+    for conv, norm in _batch_norms_after(model, layers.values(), input_size):
+        norm.running_mean -= conv.bias.detach()  # which the norm subtracts
+        conv.register_parameter("bias", None)
+    for name, layer in layers.items():
+        norm = getattr(model.get_submodule(name.rpartition(".")[0]), "norm", None)
+        if name.endswith("reduction") and isinstance(layer, nn.Linear) and isinstance(norm, nn.LayerNorm):
+            _move_into_layer_norm(layer, norm)
 
 
-def _move_extra_biases(model: nn.Module) -> None:
-    """Move the bias that merging gives to Swin's patch merging, which has none, into the LayerNorm before it.
+def _batch_norms_after(model: nn.Module, layers: Iterable[nn.Module], input_size: Sequence[int]) -> list[Any]:
+    """Find the convolutions whose output a BatchNorm takes as it is, by one pass: pairs of the two."""
+    convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    made: list[tuple[nn.Module, torch.Tensor]] = []  # holds the tensors, so that no two are one object
+    pairs: list[Any] = []
+
+    def keep(conv: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        made.append((conv, output))
+
+    def match(norm: nn.Module, inputs: Any) -> None:
+        if norm.running_mean is not None:
+            pairs.extend((conv, norm) for conv, output in made if output is inputs[0])
+
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    hooks = [conv.register_forward_hook(keep) for conv in convs]
+    hooks += [norm.register_forward_pre_hook(match) for norm in norms]
+    try:
+        if convs and norms:
+            with torch.inference_mode():
+                model.eval()(torch.zeros(1, *input_size, device=convs[0].weight.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return pairs
+
+
+def _move_into_layer_norm(linear: nn.Linear, norm: nn.LayerNorm) -> None:
+    """Move the bias of Swin's patch merging into the LayerNorm before it.
 
     `reduction` (W, out <= in, of full rank) follows `norm`, so there is a d with W d = b for the norm's bias.
     """
-    for module in model.modules():
-        linear, norm = getattr(module, "reduction", None), getattr(module, "norm", None)
-        if isinstance(linear, nn.Linear) and linear.bias is not None and isinstance(norm, nn.LayerNorm):
-            weight, bias = linear.weight.detach().double(), linear.bias.detach().double()
-            moved = torch.linalg.lstsq(weight, bias[:, None]).solution[:, 0]
-            if torch.allclose(weight @ moved, bias, rtol=0, atol=1e-6 * bias.abs().max().item()):
-                norm.bias.data += moved.to(norm.bias)
-                linear.register_parameter("bias", None)
+    weight, bias = linear.weight.detach().double(), linear.bias.detach().double()
+    moved = torch.linalg.lstsq(weight, bias[:, None]).solution[:, 0]
+    if torch.allclose(weight @ moved, bias, rtol=0, atol=1e-6 * bias.abs().max().item()):
+        norm.bias.data += moved.to(norm.bias)
+        linear.register_parameter("bias", None)

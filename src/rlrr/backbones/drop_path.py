@@ -1,0 +1,50 @@
+"""What the RLRR paper's ViT code calls drop path: dropout of single elements, instead of stochastic depth."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from timm.layers import DropPath
+from timm.models.swin_transformer import SwinTransformer
+from torch import nn
+
+from rlrr.errors import RLRRError
+
+DropPathKind = Literal["stochastic_depth", "paper"]
+
+
+def check_kind(kind: str) -> None:
+    """Refuse what is no kind of drop path.
+
+    Raises:
+        RLRRError: `kind` is neither "stochastic_depth" nor "paper".
+    """
+    if kind not in get_args(DropPathKind):
+        raise RLRRError(f"drop_path_kind is {kind!r}: give {' or '.join(get_args(DropPathKind))}.", usage=True)
+
+
+def drop_elements(model: nn.Module, name: str) -> None:
+    """Replace every stochastic depth of a model by dropout at the same rate, in place.
+
+    Stochastic depth drops the whole output of a branch, per image; dropout drops each of its elements on its own.
+    A Swin stays as it is, because the paper's Swin code has stochastic depth.
+
+    Args:
+        model: a timm model built with a drop path rate.
+        name: the model's, for the error.
+
+    Raises:
+        RLRRError: the model has no stochastic depth.
+    """
+    if isinstance(model, SwinTransformer):
+        return
+    found = [
+        (parent, key, child)
+        for parent in model.modules()
+        for key, child in parent.named_children()
+        if isinstance(child, DropPath)
+    ]
+    if not found:
+        raise RLRRError(f"{name} has no drop path to make one of the paper's: leave out drop_path.", usage=True)
+    for parent, key, child in found:
+        setattr(parent, key, nn.Dropout(child.drop_prob))

@@ -1,0 +1,52 @@
+"""Preprocessing other than the backbone's own, in timm's words, checked before a run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlrr.errors import RLRRError, did_you_mean
+
+_CHOICES = {
+    "crop_mode": ("center", "squash", "border"),
+    "interpolation": ("bicubic", "bilinear", "nearest", "box", "hamming", "lanczos"),
+}
+_KEYS = (*_CHOICES, "crop_pct", "mean", "std")
+
+
+def override(data_config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return preprocessing with some entries replaced.
+
+    Args:
+        data_config: as `timm.data.resolve_model_data_config` gives it.
+        changes: any of `crop_mode` ("center" keeps the aspect and crops, "squash" does not keep it, "border" keeps
+            it and pads), `crop_pct` (image size by the size resized to before cropping, above 0 to 1),
+            `interpolation`, and `mean` and `std` (per channel, on the scale 0 to 1).
+
+    Raises:
+        RLRRError: there is no such entry, or it cannot have this value.
+    """
+    channels = data_config["input_size"][0]
+    changed = dict(data_config)
+    for key, value in changes.items():
+        if key not in _KEYS:
+            raise RLRRError(
+                f"preprocessing has no {key!r}: give {', '.join(_KEYS)}.{did_you_mean(key, _KEYS)}", usage=True
+            )
+        if key in _CHOICES:
+            fits, wanted = value in _CHOICES[key], f"one of {', '.join(_CHOICES[key])}"
+        elif key == "crop_pct":
+            fits, wanted = _is_share(value) and value > 0, "a number above 0, up to 1"
+        else:
+            fits = isinstance(value, Sequence) and len(value) == channels and all(map(_is_share, value))
+            wanted = f"{channels} numbers on the scale 0 to 1"
+            if key == "std" and fits:
+                fits, wanted = all(value), f"{channels} numbers above 0, up to 1"
+        if not fits:
+            raise RLRRError(f"preprocessing.{key} is {value!r}: give {wanted}.", usage=True)
+        changed[key] = tuple(value) if key in ("mean", "std") else value
+    return changed
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
