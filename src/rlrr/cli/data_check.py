@@ -1,0 +1,95 @@
+"""`rlrr data check`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlrr.cli.parser import Parser
+from rlrr.errors import RLRRError
+
+if TYPE_CHECKING:
+    from rlrr.data.inventory import Inventory, TaskInventory
+
+USAGE = "FOLDER [options]"
+EXAMPLE = "rlrr data check vtab-1k/"
+_SHOWN = 20  # problems of one task
+
+
+def add_arguments(parser: Parser) -> None:
+    """What to check, and where to put the result."""
+    parser.add_argument("root", metavar="FOLDER", type=str, help="A copy of VTAB-1k or FGVC, or one task of it.")
+    parser.add_argument(
+        "--benchmark",
+        type=Literal["vtab1k", "fgvc"] | None,
+        default=None,
+        help="Which of the two it is, if both are there.",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", type=str | None, default=None, help="File for all that is found, as JSON."
+    )
+    parser.add_argument("--json", type=bool, default=False, help="Print all that is found as JSON.")
+
+
+def run(options: Any) -> None:
+    """Check, print a table and the problems; fail if there are any."""
+    from rlrr.cli.show import print_json
+    from rlrr.data.inventory import take_inventory
+    from rlrr.files import write_json
+
+    found = take_inventory(Path(options.root).expanduser(), options.benchmark)
+    if options.output:
+        write_json(Path(options.output), found.to_dict())
+    if options.json:
+        print_json(found.to_dict())
+    else:
+        _print(found)
+        if options.output:
+            print(f"\nwritten  {options.output}")
+    if not found.clean:
+        raise RLRRError(_summary(found))
+
+
+def _print(found: Inventory) -> None:
+    from rlrr.cli.show import print_table
+
+    rows = []
+    for task in found.tasks:
+        train = task.images.get("train") or task.images["trainval"]
+        counts = (train, task.images.get("val", (0, None)), task.images["test"], task.classes)
+        rows.append([task.name, *(_of(*count) for count in counts), str(len(task.problems)), str(len(task.notes))])
+    print_table(["task", "train", "val", "test", "classes", "problems", "notes"], rows)
+    if found.missing:
+        print("\n" + fill(f"missing: {', '.join(found.missing)}", 90, subsequent_indent="  "))
+    for task in found.tasks:
+        _print_faults(task)
+    if found.clean:
+        print("\nNo problems.")
+
+
+def _of(found: int, expected: int | None) -> str:
+    """Say "800/800", or one number if only that is known."""
+    return f"{found}/{expected}" if expected is not None else str(found or "-")
+
+
+def _print_faults(task: TaskInventory) -> None:
+    lines = [fault.message for fault in task.problems] + [f"note: {fault.message}" for fault in task.notes]
+    if lines:
+        kinds = Counter(fault.kind for fault in (*task.problems, *task.notes))
+        print(f"\n{task.name}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}")
+        print("\n".join(f"  {line}" for line in lines[:_SHOWN]))
+    if len(lines) > _SHOWN:
+        print(f"  and {len(lines) - _SHOWN} more; --output FILE has all")
+
+
+def _summary(found: Inventory) -> str:
+    bad = [task for task in found.tasks if task.problems]
+    parts = []
+    if found.missing:
+        parts.append(f"{len(found.missing)} tasks are missing")
+    if bad:
+        count = sum(len(task.problems) for task in bad)
+        parts.append(f"{len(bad)} of {len(found.tasks)} tasks have problems, {count} in all")
+    return f"{found.root}: {' and '.join(parts)}."
