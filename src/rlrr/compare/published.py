@@ -1,0 +1,108 @@
+"""What papers print for VTAB-1k, FGVC and RLRR's ablations, read from `published.toml`; nothing of it was run here."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import chain
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of a table, in percent.
+
+    Attributes:
+        tasks: Accuracy by task; empty if we know the means only.
+        groups: Mean accuracy by group of tasks, in VTAB-1k natural, specialized and structured.
+        mean: Over all tasks.
+        mean_of_groups: Over the three groups, which some papers print instead; it is about 2 points higher.
+        parameters: Trained ones in millions, the classifier's with them.
+        source: Where it is printed.
+        note: What does not agree, or is not printed there.
+    """
+
+    tasks: dict[str, float]
+    groups: dict[str, float]
+    mean: float
+    mean_of_groups: float | None
+    parameters: float | None
+    source: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of an ablation: the options of a recipe that make it, its accuracies, and millions of parameters."""
+
+    options: dict[str, Any]
+    accuracy: dict[str, float]
+    parameters: float | None
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A table of the paper that changes one thing: on what, and its rows; `model` is None where the rows name it."""
+
+    benchmark: str
+    model: str | None
+    source: str
+    variants: tuple[Variant, ...]
+
+
+def published(benchmark: str, model: str, method: str) -> Published | None:
+    """What is printed for a method on a backbone, or None if we know of nothing.
+
+    Args:
+        benchmark: vtab1k or fgvc.
+        model: timm name with its tag.
+        method: As in a recipe: rlrr, full, linear or lora.
+    """
+    tables = _tables()
+    wanted = (benchmark, model, method)
+    row = next((r for r in tables["results"] if (r["benchmark"], r["model"], r["method"]) == wanted), None)
+    if row is None:
+        return None
+    groups = tables["tasks"][benchmark]
+    names = list(chain.from_iterable(groups.values()))
+    return Published(
+        tasks=dict(zip(names, row["tasks"], strict=True)) if "tasks" in row else {},
+        groups=dict(zip(groups, row["groups"], strict=True)) if "groups" in row else {},
+        mean=row["mean"],
+        mean_of_groups=row.get("mean_of_groups"),
+        parameters=row.get("parameters"),
+        source=tables["sources"][row["source"]],
+        note=row.get("note", ""),
+    )
+
+
+def published_ablation(name: str) -> Ablation | None:
+    """A table of the paper, or None if its numbers are not known, as of the ablation of parts and layers (Fig. 2).
+
+    Args:
+        name: sides (Table 6), init_weights (10), multiply_weight (11) or cnn (12).
+    """
+    tables = _tables()
+    table = tables["ablations"].get(name)
+    if table is None:
+        return None
+    return Ablation(
+        benchmark=table["benchmark"],
+        model=table.get("model"),
+        source=f"{tables['sources'][table['source']]}, {table['table']}",
+        variants=tuple(
+            Variant(
+                row["options"],
+                dict(zip(table["measures"], row["accuracy"], strict=True)),
+                row.get("parameters"),
+            )
+            for row in table["variants"]
+        ),
+    )
+
+
+@cache
+def _tables() -> dict[str, Any]:
+    return tomllib.loads((files(__package__) / "published.toml").read_text(encoding="utf-8"))
