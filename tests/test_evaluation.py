@@ -107,7 +107,7 @@ def test_of_the_data_it_was_trained_on_only_the_held_out_images_are_taken(
     result = evaluate(judge(recipe), data)
     held_out = rlrr.evaluate(judge(recipe), data, split="val")
     assert result.images == held_out.images == 9
-    assert result.split == f"{flat_images.name}, val"
+    assert result.split == f"{flat_images.name}, val: they chose the epoch"
 
 
 def test_the_home_folder_is_the_same_with_and_without_its_short_name(flat_images, monkeypatch):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import as_file, files
 from pathlib import Path
 
 from rlrr import plots
@@ -16,8 +15,9 @@ from rlrr.evaluation import Evaluation, evaluate_split, save_evaluation
 from rlrr.files import write_json
 from rlrr.methods import methods
 from rlrr.predict import load
+from rlrr.recipes import load_recipe
 from rlrr.report import Picture, Table, write_report
-from rlrr.training.output import METRICS, RECIPE, read_metrics, read_recipe
+from rlrr.training.output import METRICS, RECIPE, read_metrics
 from rlrr.training.recipe import Recipe
 from rlrr.training.run import train
 
@@ -47,9 +47,8 @@ class Outcome:
 
 
 def demo_recipe() -> Recipe:
-    """The recipe both runs share, from `recipes/demo.yaml`."""
-    with as_file(files("rlrr") / "recipes" / "demo.yaml") as path:
-        return read_recipe(path)
+    """The recipe both runs share."""
+    return load_recipe("demo")
 
 
 def run_demo(

@@ -20,5 +20,6 @@ class RLRRError(ValueError):
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Say which `choices` are nearest to `name`: " Did you mean a, b?", or "" if none is near."""
-    near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
-    return f" Did you mean {', '.join(near)}?" if near else ""
+    bare = {choice.lstrip("-"): choice for choice in choices}  # the hyphens of options would make all of them alike
+    near = difflib.get_close_matches(name.lstrip("-"), list(bare), n=3, cutoff=0.6)
+    return f" Did you mean {', '.join(bare[choice] for choice in near)}?" if near else ""

@@ -18,6 +18,15 @@ from rlrr.files import write_json
 from rlrr.predict import Classifier, load
 
 
+# what the images of a split did in the run itself, by what it was trained on
+_CAVEATS = {
+    ("val", "train"): "they chose the epoch",
+    ("val", "trainval"): "they were trained on",
+    ("train", "train"): "they were trained on",
+    ("train", "trainval"): "they were trained on",
+}
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The result on one split.
@@ -80,6 +89,8 @@ def evaluate(
     trained_on = source is not None and data_source(data) == source
     content = load_data(data, val_fraction=recipe["val_fraction"] if trained_on else None, seed=recipe.get("seed", 0))
     chosen, name = _choose(content, split)
+    if trained_on and (caveat := _CAVEATS.get((name, recipe.get("train_on", "train")))):
+        name = f"{name}: {caveat}"
     return evaluate_split(classifier, _relabel(chosen, content, classifier), f"{content.name}, {name}", bad_images)
 
 

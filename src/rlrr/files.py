@@ -42,7 +42,7 @@ def cannot_write(path: Path, error: OSError) -> RLRRError:
     """Put an error of the file system into one sentence about `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RLRRError(f"No space left on the disk to write {path}: free some space, then run again.")
-    return RLRRError(f"Cannot write {path}: {error.strerror or error}. Choose another place or its permissions.")
+    return RLRRError(f"Cannot write {path}: {error.strerror or error}. Choose another place, or check its permissions.")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -20,8 +20,10 @@ from rlrr.errors import RLRRError
 def parse(command: str) -> None:
     program, name, *rest = shlex.split(command, comments=True)
     assert program == "rlrr"
+    if rest and f"{name} {rest[0]}" in COMMANDS:
+        name, rest = f"{name} {rest[0]}", rest[1:]
     parser = Parser(prog=f"rlrr {name}")
-    import_module(f"rlrr.cli.{name}").add_arguments(parser)
+    import_module(f"rlrr.cli.{name.replace(' ', '_')}").add_arguments(parser)
     parser.parse(rest)
 
 
@@ -64,7 +66,7 @@ def test_the_commands_of_the_readme_can_be_parsed(tmp_path, monkeypatch):
 def test_the_help_of_a_command_lists_its_options_and_ends_with_an_example_that_works(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as end:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     text = capsys.readouterr().out
     assert end.value.code == 0
     assert text.startswith(f"usage: rlrr {name} ")
@@ -72,9 +74,9 @@ def test_the_help_of_a_command_lists_its_options_and_ends_with_an_example_that_w
     assert "type:" not in text
     assert "null" not in text
     parser = Parser(prog="rlrr")
-    import_module(f"rlrr.cli.{name}").add_arguments(parser)
+    import_module(f"rlrr.cli.{name.replace(' ', '_')}").add_arguments(parser)
     for action in parser._actions:
-        assert (action.option_strings or [action.metavar])[-1] in text
+        assert (action.option_strings or [action.metavar])[0] in text
     parse(text.rstrip().splitlines()[-1].strip())
 
 
@@ -98,7 +100,7 @@ import sys
 heavy = dict.fromkeys(["torch", "timm", "peft", "transformers", "matplotlib", "sklearn", "numpy"])
 sys.modules.update(heavy)  # from now on importing one of them fails
 from rlrr.cli.main import main
-for arguments in {[["--help"], *([name, "--help"] for name in COMMANDS)]}:
+for arguments in {[["--help"], *([*name.split(), "--help"] for name in COMMANDS)]}:
     try:
         main(arguments)
     except SystemExit as end:
@@ -107,6 +109,13 @@ for arguments in {[["--help"], *([name, "--help"] for name in COMMANDS)]}:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("usage: rlrr") == 1 + len(COMMANDS)
+
+
+def test_a_command_of_two_words_needs_both(rlrr):
+    for arguments in (["data"], ["data", "--help"], ["data", "chekc"]):
+        result = rlrr(*arguments)
+        assert (result.code, result.out) == (2, "")
+        assert result.err == "rlrr: `rlrr data` is `rlrr data check` or `rlrr data convert`. See `rlrr --help`.\n"
 
 
 def test_the_version_is_printed(rlrr):

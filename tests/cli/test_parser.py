@@ -20,6 +20,8 @@ def parser() -> Parser:
     parser.add_argument("--flip", type=bool, default=False)
     parser.add_argument("--kind", type=Literal["plain", "fancy"], default="plain")
     parser.add_argument("--config", type=str | None, default=None)
+    parser.add_argument("--parts", type=list[str] | None, default=None)
+    parser.add_argument("--keep", type=bool, default=True)
     return parser
 
 
@@ -64,7 +66,7 @@ def test_a_switch_stands_alone_or_has_a_value(parser, arguments, flip, data):
     [
         (["--epohs", "3"], "There is no option --epohs. Did you mean --epochs?"),
         (["--zzz"], "There is no option --zzz."),
-        (["--epo", "3"], "There is no option --epo. Did you mean --epochs,"),
+        (["--epo", "3"], "There is no option --epo. Did you mean --epochs?"),
         (["--epochs", "many"], "--epochs must be a whole number, not 'many'."),
         (["--epochs", "2.5"], "--epochs must be a whole number, not '2.5'."),
         (["--image-size", "big"], "--image_size must be a whole number, not 'big'."),
@@ -126,3 +128,15 @@ def test_a_missing_file_is_named(parser, tmp_path):
     missing = tmp_path / "none.yaml"
     assert refusal(parser, "--config", str(missing)).startswith(f"Cannot read {missing}: No such file")
     assert refusal(parser, "--config", str(tmp_path)).startswith(f"Cannot read {tmp_path}: Is a directory")
+
+
+def test_a_list_is_written_in_brackets(parser):
+    assert parser.parse(["--parts", "[attn,mlp]"]).parts == ["attn", "mlp"]
+    assert "--parts must be a list, as [A,B], not 'attn'" in refusal(parser, "--parts", "attn")
+
+
+def test_the_help_shows_how_lists_and_switches_are_written(parser):
+    shown = parser.format_help()
+    assert "--parts [A,B]" in shown
+    assert "--keep {true,false}" in shown
+    assert "\n  --flip  " in shown

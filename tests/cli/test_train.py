@@ -48,6 +48,27 @@ def test_every_method_goes_from_images_to_predictions_and_a_plain_model(rlrr, im
     assert (merged / "model.safetensors").exists()
 
 
+def test_a_packaged_recipe_is_taken_by_its_name(rlrr, refused, images, tiny_backbone, tmp_path):
+    run = tmp_path / "run"
+    options = ("--model", tiny_backbone, "--image-size", 32, "--cooldown", 0, *QUICK)
+    trained = rlrr("train", images, "--config", "vtab1k/cifar", "--output", run, *options)
+    assert trained.code == 0, trained.err
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert (recipe["schedule"], recipe["crop_mode"], recipe["data"]) == ("paper", "squash", str(images))
+    assert "Did you mean vtab1k/cifar" in refused("train", images, "--config", "vtab1k/cifra", code=2)
+
+
+def test_resume_alone_goes_on_by_the_runs_own_recipe(rlrr, refused, finished_run, tmp_path):
+    stopped = Path(shutil.copytree(finished_run, tmp_path / "stopped"))
+    (stopped / "rlrr.json").unlink()
+    assert "epochs: 4 -> 9" in refused("train", "--output", stopped, "--resume", "--epochs", 9, code=2)
+    resumed = rlrr("train", "--output", stopped, "--resume")
+    assert resumed.code == 0, resumed.err
+    name = "adapter_model.safetensors"
+    assert (stopped / name).read_bytes() == (finished_run / name).read_bytes()
+    assert "There is no recipe" in refused("train", "--output", tmp_path / "none", "--resume", code=1)
+
+
 def test_a_recipe_runs_again_and_the_command_line_changes_it(rlrr, finished_run, flat_images, tmp_path):
     recipe = finished_run / "recipe.yaml"
     again = rlrr("train", "--config", recipe, "--output", tmp_path / "again")

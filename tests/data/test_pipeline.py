@@ -11,7 +11,7 @@ from timm.data import create_transform
 from torch.utils.data import DataLoader
 
 from rlrr.data import PreparedImages, Split, prepare_split
-from rlrr.data.pipeline import preparation, random_resize
+from rlrr.data.pipeline import preparation, random_resize, uncropped
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CONFIG: dict[str, Any] = {
@@ -89,6 +89,15 @@ def test_the_pipeline_goes_to_worker_processes(split: Split) -> None:
     batch = next(iter(DataLoader(images, batch_size=6, num_workers=1)))
     assert batch["pixel_values"].shape == (6, 3, 32, 48)
     assert batch["labels"].tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+def test_the_centre_of_an_uncropped_image_is_the_prepared_one(split: Split, crop_mode: str) -> None:
+    config = {**CONFIG, "input_size": (3, 28, 28), "crop_pct": 0.875, "crop_mode": crop_mode}
+    image = Image.fromarray(split.images[0])
+    whole = uncropped(config)(image)
+    assert whole.shape == (3, 32, 32)
+    assert torch.equal(whole[:, 2:-2, 2:-2], preparation(config)(image))
 
 
 def test_random_crops_are_random_seeded_and_of_the_right_size() -> None:

@@ -3,6 +3,8 @@
 import json
 import shutil
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -68,6 +70,19 @@ def test_a_file_is_refused(tmp_path, recipe):
     (tmp_path / "run").write_text("")
     with pytest.raises(RLRRError, match="is a file"):
         check_output(tmp_path / "run", recipe, resume=False, overwrite=True)
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path, recipe):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RLRRError, match=r"file is a file: give another --output\.$"):
+        check_output(tmp_path / "file" / "run", recipe, resume=False, overwrite=False)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs a folder that nobody can write to")
+def test_a_folder_without_permission_is_not_called_a_full_disk(recipe, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: str(path) != "/proc")  # root may write anywhere, it is told
+    with pytest.raises(RLRRError, match=r"^/proc cannot be written to"):
+        check_output(Path("/proc/run"), recipe, resume=False, overwrite=False)
 
 
 def test_a_run_is_refused_unless_it_is_resumed_or_overwritten(a_run, recipe):

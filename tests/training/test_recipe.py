@@ -76,5 +76,31 @@ def test_what_a_method_does_not_have_is_refused(method, option):
         Recipe("data", method=method, **option)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "lora", "sides": "in"}, "--sides must be left out with --method lora: it is an option of rlrr"),
+        ({"method": "full", "residual": False}, "--residual must be left out with --method full"),
+        ({"random_crop": 0.5, "random_position": True}, "--random_position must be left out with --random_crop"),
+        ({"train_on": "trainval", "early_stop": 2}, "--early_stop must be left out with --train_on trainval"),
+        ({"protocol": "paper", "early_stop": 2}, "--early_stop must be left out with --protocol paper"),
+        ({"protocol": "paper", "test": False}, "--test must be left out with --protocol paper"),
+        ({"ema": 1.0}, "--ema must be between 0 and 1"),
+        ({"protocol": "fair"}, "--protocol must be one of honest, paper"),
+        ({"crop_mode": "round"}, "--crop_mode must be one of center, squash, border"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, message):
+    with pytest.raises(RLRRError, match=f"^{message}"):
+        Recipe("data", **options)
+
+
+def test_a_digest_is_of_what_the_result_depends_on():
+    one = Recipe("data", epochs=3)
+    assert one.digest() == Recipe("elsewhere", epochs=3, threads=2, workers=1, weights="w.npz").digest()
+    others = [Recipe("data"), Recipe("data", epochs=3, seed=1), Recipe("data", epochs=3, parts=["attn"])]
+    assert len({recipe.digest() for recipe in (one, *others)}) == 4
+
+
 def test_a_last_slash_makes_no_difference():
     assert differences(Recipe("flowers"), Recipe("flowers/")) == []

@@ -3,13 +3,16 @@
 import math
 
 import pytest
+import timm
 import torch
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
 from rlrr.errors import RLRRError
+from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.training.recipe import Recipe
-from rlrr.training.run import _datasets, build, load_data, set_seed
+from rlrr.training.images import training_images
+from rlrr.training.run import build, load_data, set_seed
 from rlrr.training.trainer import Progress, make_trainer, resolve_precision
 
 
@@ -20,8 +23,8 @@ def trainer(tiny_backbone, images, tmp_path):
         data = load_data(recipe.data)
         set_seed(0)
         backbone, model = build(recipe, 3)
-        train, val, _ = _datasets(recipe, data, backbone)
-        return make_trainer(recipe, tmp_path / "run", model, 3, train, val, Progress())
+        chosen = training_images(recipe, data, backbone.data_config)
+        return make_trainer(recipe, tmp_path / "run", model, 3, chosen, Progress())
 
     return make
 
@@ -162,3 +165,17 @@ def test_precision_on_a_cpu():
     with pytest.raises(RLRRError, match="fp16 needs a GPU") as caught:
         resolve_precision("fp16")
     assert caught.value.usage
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics(images, tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=2)
+    write_timm_folder(model, tmp_path / "resnet", ["a", "b"], timm.data.resolve_model_data_config(model))
+    options = {"method": "linear", "image_size": 32, "epochs": 1, "precision": "fp32"}
+    recipe = Recipe(str(images), model=str(tmp_path / "resnet"), **options)
+    backbone, probe = build(recipe, 3)
+    before = {name: value.clone() for name, value in probe.named_buffers()}
+    chosen = training_images(recipe, load_data(recipe.data), backbone.data_config)
+    make_trainer(recipe, tmp_path / "run", probe, 3, chosen, Progress()).train()
+    assert before
+    assert all(torch.equal(value, before[name]) for name, value in probe.named_buffers())

@@ -30,6 +30,9 @@ def add_arguments(parser: Parser) -> None:
         help="Passes over the training images; the recipe's if not given.",
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the split and of training.")
+    parser.add_argument(
+        "--threads", type=int | None, default=None, help="Threads for computing; all there are if not given."
+    )
 
 
 def run(options: Any) -> None:
@@ -39,7 +42,7 @@ def run(options: Any) -> None:
     from rlrr.cli.show import print_table
     from rlrr.demo import COLUMNS, demo_recipe, run_demo
 
-    recipe = replace(demo_recipe(), seed=options.seed)
+    recipe = replace(demo_recipe(), seed=options.seed, threads=options.threads)
     if options.epochs is not None:
         recipe = replace(recipe, epochs=options.epochs)
     folder = Path(options.output)

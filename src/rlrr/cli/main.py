@@ -19,6 +19,13 @@ COMMANDS = {
     "evaluate": "Measure a finished run: accuracy, per-class table, confusion matrix.",
     "predict": "Classify images with a finished run.",
     "merge": "Turn a finished run into a plain timm model, with no cost at inference.",
+    "combine": "Combine runs on one backbone and the same classes into one, by weights.",
+    "export": "Write a finished run as ONNX, compared with PyTorch, or as the paper's own checkpoint.",
+    "import": "Turn a checkpoint of the paper's own code into a run.",
+    "data check": "Check a copy of VTAB-1k or FGVC: counts, labels, and every image.",
+    "data convert": "Turn another copy of VTAB-1k into the layout that everyone reads.",
+    "reproduce": "Run VTAB-1k or FGVC by the paper's recipes; one table beside the paper's numbers.",
+    "ablate": "Run the paper's ablations on any data; one table beside the paper's numbers.",
     "backbones": "List backbones and what weights their names mean.",
     "methods": "List the ways to fine-tune.",
 }
@@ -29,7 +36,7 @@ Fine-tune any Vision Transformer with 0.3 % of its parameters.
 commands:
 {commands}
 
-`rlrr COMMAND --help` explains each. `rlrr --version` prints the version.
+`rlrr COMMAND --help` explains each; options may be written with - or _. `rlrr --version` prints the version.
 
 example:
   rlrr train flowers/ --model vit_small_focus --output run
@@ -47,16 +54,20 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        commands = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+        commands = "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
         print(_HELP.format(commands=commands), end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     name, *rest = arguments
     if name == "--version":
         print(version("rlrr"))
         return 0
+    if rest and f"{name} {rest[0]}" in COMMANDS:
+        name, rest = f"{name} {rest[0]}", rest[1:]
+    if longer := [f"`rlrr {command}`" for command in COMMANDS if command.startswith(f"{name} ")]:
+        return _fail(f"`rlrr {name}` is {' or '.join(longer)}. See `rlrr --help`.", 2)
     if name not in COMMANDS:
         return _fail(f"There is no command {name!r}.{did_you_mean(name, COMMANDS)} See `rlrr --help`.", 2)
-    command = import_module(f"rlrr.cli.{name}")
+    command = import_module(f"rlrr.cli.{name.replace(' ', '_')}")
     parser = Parser(
         prog=f"rlrr {name}",
         usage=f"rlrr {name} {command.USAGE}",

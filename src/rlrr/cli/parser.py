@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from rlrr.errors import RLRRError, did_you_mean
+from rlrr.recipes import packaged_recipes, recipe_path
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -48,11 +49,17 @@ class Parser(ArgumentParser):
         arguments = self._normalised(arguments)
         options = self.parse_args(arguments)
         if file := options.get("config"):
+            path = Path(file).expanduser()
+            if not path.is_file() and file.removesuffix(".yaml") in packaged_recipes():
+                path = recipe_path(file)
             try:
-                text = Path(file).expanduser().read_text(encoding="utf-8")
+                text = path.read_text(encoding="utf-8")
                 self.set_defaults(self.parse_string(text, defaults=False).as_dict())
             except OSError as error:
-                raise RLRRError(f"Cannot read {file}: {error.strerror}. Give a YAML file.", usage=True) from None
+                near = did_you_mean(file, packaged_recipes())
+                raise RLRRError(
+                    f"Cannot read {file}: {error.strerror}. Give a YAML file, or a packaged recipe.{near}", usage=True
+                ) from None
             except UnicodeDecodeError:
                 raise RLRRError(f"{file}: it is not a text file. Give a YAML file.", usage=True) from None
             except RLRRError as error:
@@ -114,7 +121,11 @@ class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         return f"{action.help}" + ("" if silent else " (default: %(default)s)")
 
     def _format_action_invocation(self, action: Action) -> str:
-        return action.option_strings[0] if _is_switch(action) else super()._format_action_invocation(action)
+        if _is_switch(action):
+            return action.option_strings[0] + (" {true,false}" if action.default is True else "")
+        if _is_list(action) and action.option_strings:
+            return f"{action.option_strings[0]} [A,B]"
+        return super()._format_action_invocation(action)
 
     def _get_default_metavar_for_optional(self, action: Action) -> str:
         expected, choices = _expected(action)
@@ -127,6 +138,11 @@ def _is_switch(action: Action) -> bool:
     return getattr(action, "_typehint", None) is bool
 
 
+def _is_list(action: Action) -> bool:
+    hint: Any = getattr(action, "_typehint", None)
+    return any(get_origin(kind) is list for kind in (hint, *get_args(hint)))
+
+
 def _label(action: Action) -> str:
     return action.option_strings[0] if action.option_strings else str(action.metavar)
 
@@ -134,6 +150,8 @@ def _label(action: Action) -> str:
 def _expected(action: Action) -> tuple[str, tuple[str, ...]]:
     """What an option takes, in words, and its choices if they are fixed."""
     hint: Any = getattr(action, "_typehint", None) or action.type
+    if _is_list(action):
+        return "a list, as [A,B]", ()
     kind = next((kind for kind in (hint, *get_args(hint)) if kind in _KINDS or get_origin(kind) is Literal), str)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}", get_args(kind)

@@ -37,7 +37,11 @@ def print_record(record: Record, folder: str | Path) -> None:
         f"{record.data['train']} training images, {len(record.classes)} classes"
     )
     print(f"trained    {count['adapter']:,} parameters and {count['head']:,} of the classifier, {size / 1e6:.2f} MB")
-    print(f"validation {metrics['val_accuracy']:.1%} after epoch {metrics['epoch']}")
+    if "val_accuracy" in metrics:
+        print(f"validation {metrics['val_accuracy']:.1%} after epoch {metrics['epoch']}")
+    if "best_test_accuracy" in metrics:
+        accuracy = metrics["best_test_accuracy"]
+        print(f"test       {accuracy:.1%}, best test epoch ({metrics['epoch']}): the test images chose it")
     if "test_accuracy" in metrics:
         print(f"test       {metrics['test_accuracy']:.1%} of {record.data['test']} images, read once")
     if skipped := record.data["skipped"]:

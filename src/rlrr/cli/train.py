@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from rlrr.cli.parser import Parser
@@ -23,9 +25,10 @@ def add_arguments(parser: Parser) -> None:
         metavar="FILE",
         type=str | None,
         default=None,
-        help="YAML file with options, such as a run's recipe.yaml; those given here come before it.",
+        help="YAML file with options, such as a run's recipe.yaml, or a packaged recipe, such as vtab1k/cifar; options "
+        "given here come before it.",
     )
-    parser.add_argument("--resume", type=bool, default=False, help="Go on with a run that was stopped.")
+    parser.add_argument("--resume", type=bool, default=False, help="Go on with the run in --output, by its own recipe.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Delete an earlier run in --output first.")
     parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON.")
     parser.add_class_arguments(Recipe, skip={"data"})
@@ -36,13 +39,18 @@ def run(options: Any) -> None:
     values = options.as_dict()
     output, resume, overwrite, as_json = (values.pop(name) for name in ("output", "resume", "overwrite", "json"))
     values.pop("config")
-    if not values["data"]:
+    if not values["data"] and not resume:
         raise RLRRError("Say what to train on: a folder of images, sample:mnist, or hub:OWNER/NAME.", usage=True)
-    recipe = Recipe(**values)
 
     from rlrr.cli.show import print_json, print_record
+    from rlrr.training.output import RECIPE, read_recipe
     from rlrr.training.run import train
 
+    if values["data"]:
+        recipe = Recipe(**values)
+    else:  # `--resume` alone goes on by the run's own recipe; what is given beside it has to agree
+        given = {f.name: values[f.name] for f in fields(Recipe) if f.name != "data" and values[f.name] != f.default}
+        recipe = replace(read_recipe(Path(output) / RECIPE), **given)
     record = train(recipe, output, resume=resume, overwrite=overwrite)
     if as_json:
         print_json(record.__dict__)

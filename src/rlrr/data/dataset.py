@@ -26,6 +26,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __add__(self, other: Split) -> Split:
+        """The images of this split, then those of the other."""
+        images = _Joined(self.images, other.images)
+        return Split(images, (*self.labels, *other.labels), (*self.names, *other.names))
+
     def subset(self, indices: Sequence[int]) -> Split:
         """Pick images by position, in the order of `indices`; the images stay where they are."""
         indices = [int(index) for index in indices]
@@ -64,6 +69,22 @@ class _Picked(Sequence[Any]):
         if isinstance(index, slice):
             return _Picked(self._base, self._indices[index])
         return self._base[self._indices[index]]
+
+
+class _Joined(Sequence[Any]):
+    """One after the other, for the same reason a view."""
+
+    def __init__(self, one: Sequence[Any], other: Sequence[Any]) -> None:
+        self._one, self._other = one, other
+
+    def __len__(self) -> int:
+        return len(self._one) + len(self._other)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return _Picked(self, range(*index.indices(len(self))))
+        index = range(len(self))[index]
+        return self._one[index] if index < len(self._one) else self._other[index - len(self._one)]
 
 
 def _pick(values: Sequence[Any], indices: Sequence[int]) -> tuple[Any, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class PreparedImages(Dataset[dict[str, Any]]):
         return {"pixel_values": values, "labels": self.split.labels[index]}
 
 
-def preparation(data_config: dict[str, Any]) -> Callable[[Image.Image], torch.Tensor]:
+def preparation(data_config: Mapping[str, Any]) -> Callable[[Image.Image], torch.Tensor]:
     """Return the backbone's own evaluation transform up to its uint8 tensor (3, H, W).
 
     Args:
@@ -63,7 +64,13 @@ def preparation(data_config: dict[str, Any]) -> Callable[[Image.Image], torch.Te
     return create_transform(**data_config, is_training=False, normalize=False)
 
 
-def random_resize(data_config: dict[str, Any], scale: tuple[float, float]) -> Callable[[Image.Image], torch.Tensor]:
+def uncropped(data_config: Mapping[str, Any]) -> Callable[[Image.Image], torch.Tensor]:
+    """Return what `preparation` does before its last crop: uint8 (3, H / `crop_pct`, W / `crop_pct`)."""
+    sides = (math.floor(side / data_config["crop_pct"]) for side in data_config["input_size"][-2:])  # as timm rounds
+    return preparation({**data_config, "input_size": (3, *sides), "crop_pct": 1.0})
+
+
+def random_resize(data_config: Mapping[str, Any], scale: tuple[float, float]) -> Callable[[Image.Image], torch.Tensor]:
     """Return a crop of random size and shape, resized, as uint8 (3, H, W); not to be cached.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -31,9 +32,12 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
     """
     if resume and overwrite:
         raise RLRRError("--resume goes on with a run and --overwrite deletes it: give one of them.", usage=True)
+    existing = next(place for place in (folder, *folder.resolve().parents) if place.exists())
+    if not existing.is_dir():
+        raise RLRRError(f"{existing} is a file: give another --output.", usage=True)
+    if not os.access(existing, os.W_OK):
+        raise RLRRError(f"{existing} cannot be written to: give another --output, or check its permissions.", usage=True)
     is_run = (folder / RECIPE).exists()
-    if folder.exists() and not folder.is_dir():
-        raise RLRRError(f"{folder} is a file: give another --output.", usage=True)
     if resume:
         if not is_run:
             raise RLRRError(f"There is no run in {folder} to resume: start it without --resume.", usage=True)

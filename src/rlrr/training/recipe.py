@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import Field, asdict, dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from rlrr.errors import RLRRError, did_you_mean
 
 METHODS = ("rlrr", "linear", "full", "lora")
+_OF_RLRR = ("parts", "layers_to_transform", "sides", "residual", "multiply_weight", "shift", "init_weights")
+_ELSEWHERE = ("data", "weights", "workers", "threads")  # they differ from machine to machine
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,24 @@ class Recipe:
     """Rank of the update; the method's own if not given (rlrr 1, lora 8)."""
     target_modules: str | None = None
     """Regex of full module names to adapt, for rlrr and lora on backbones of other families than the usual ViTs."""
+    parts: list[str] | None = None
+    """Parts of the backbone that rlrr adapts, of attn, mlp, norm, patch_embed and downsample; all if not given."""
+    layers_to_transform: list[int] | None = None
+    """Indices of the blocks that rlrr adapts, as [0,1,2]; all if not given."""
+    sides: Literal["both", "in", "out"] = "both"
+    """Sides of a weight that rlrr rescales: its inputs, its outputs or both."""
+    residual: bool = True
+    """Keep the frozen weight beside its rescaled copy; false is an ablation of rlrr."""
+    multiply_weight: bool = True
+    """Rescale the weight; false adds the low-rank scales to it, as LoRA of rank 1 does (an ablation of rlrr)."""
+    shift: bool = True
+    """Learn shifts too, with rlrr."""
+    init_weights: Literal["paper", "identity", "normal", "uniform", "constant"] = "paper"
+    """Where the vectors of rlrr start: paper is near the pre-trained function, identity at it."""
     epochs: int = 30
     """Passes over the training images."""
+    cooldown: int = 0
+    """Further epochs: at the lowest learning rate in the paper's schedule; restarts run on through them."""
     batch_size: int = 32
     """Images in a step, before gradient accumulation."""
     accumulate: int = 1
@@ -39,26 +59,50 @@ class Recipe:
     """Peak learning rate of AdamW; the method's own if not given (rlrr 5e-3, linear 1e-2, full 5e-5, lora 1e-3)."""
     weight_decay: float = 1e-4
     """Weight decay, in the paper's groups: shifts, norms and biases do not decay."""
+    schedule: Literal["cosine", "paper", "restarts"] = "cosine"
+    """Of the learning rate: cosine to 0, by steps; the paper's, by epochs; or cosine with restarts, by epochs."""
     warmup: float = 0.1
-    """Share of the run in which the learning rate rises from 0; then it falls to 0 by a cosine."""
+    """Share of the epochs in which the learning rate rises, from 0, or 1e-7 in the paper's; none with restarts."""
+    restart_epochs: int = 10
+    """Epochs before the first restart, with that schedule."""
+    restart_factor: int = 1
+    """How many times longer each period is than the one before, with restarts."""
     drop_path: float = 0.0
-    """Stochastic depth at the last block; it rises linearly from 0 at the first. A linear probe has none."""
+    """Drop path at the last block; it rises linearly from 0 at the first. A linear probe has none."""
+    drop_path_kind: Literal["stochastic_depth", "paper"] = "stochastic_depth"
+    """Drop whole branches of a sample, or, as the paper's code for ViTs, single elements of their outputs."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes."""
     flip: bool = False
     """Mirror training images left to right at random. Not for digits, text or directions."""
+    crop_mode: Literal["center", "squash", "border"] | None = None
+    """How images become square (timm's word); the backbone's own way if not given. Squash ignores the aspect."""
+    crop_pct: float | None = None
+    """Share of the resized image's side that is cropped from its centre; the backbone's own if not given."""
+    normalization: Literal["imagenet", "half"] | None = None
+    """Mean and deviation of the pixels: ImageNet's, or 0.5; those the backbone was trained with if not given."""
     random_crop: float | None = None
     """Least share of the area that a random resized crop keeps, as 0.5; no random crop if not given."""
+    random_position: bool = False
+    """Crop training images at a random place instead of the centre; needs a crop_pct below 1."""
     mixup: float = 0.0
     """Alpha of mixup; 0 is off."""
     cutmix: float = 0.0
     """Alpha of CutMix; 0 is off."""
+    ema: float | None = None
+    """Decay of a moving average of the trained weights, by steps, as 0.9998; the average is what is kept."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic: auto is bf16 where the device has it in hardware, else fp32."""
     val_fraction: float = 0.2
     """Share of the training images kept for validation if the data has no such split."""
+    train_on: Literal["train", "trainval"] = "train"
+    """Images to train on; trainval adds the validation images, so that the last epoch is kept."""
+    protocol: Literal["honest", "paper"] = "honest"
+    """paper is the published practice: train on trainval, test after each epoch, report the best. Not comparable."""
     select: Literal["best", "last"] = "best"
     """Keep the epoch with the best validation accuracy (of equal ones the latest), or the last one."""
+    test: bool = True
+    """Measure the accuracy on the test images, if there are any, once, when training is over."""
     early_stop: int | None = None
     """Stop after this many epochs without a better validation accuracy."""
     bad_images: Literal["error", "skip"] = "error"
@@ -78,31 +122,63 @@ class Recipe:
         """
         if self.method not in METHODS:
             _refuse("method", self.method, f"one of {', '.join(METHODS)}", did_you_mean(self.method, METHODS))
-        for name in ("epochs", "batch_size", "accumulate", "image_size", "rank", "early_stop", "threads"):
+        counts = ("epochs", "batch_size", "accumulate", "image_size", "rank", "early_stop", "threads")
+        for name in (*counts, "restart_epochs", "restart_factor"):
             _check(name, getattr(self, name), "1 or more", lambda value: value >= 1)
-        for name in ("weight_decay", "mixup", "cutmix", "workers", "seed"):
+        for name in ("weight_decay", "mixup", "cutmix", "workers", "seed", "cooldown"):
             _check(name, getattr(self, name), "0 or more", lambda value: value >= 0)
         for name in ("warmup", "drop_path", "label_smoothing"):
             _check(name, getattr(self, name), "from 0 to below 1", lambda value: 0 <= value < 1)
         _check("learning_rate", self.learning_rate, "above 0", lambda value: 0 < value < math.inf)
         _check("val_fraction", self.val_fraction, "between 0 and 1", lambda value: 0 < value < 1)
-        _check("random_crop", self.random_crop, "above 0 and at most 1", lambda value: 0 < value <= 1)
-        for name, choices in (
-            ("precision", ("auto", "fp32", "bf16", "fp16")),
-            ("select", ("best", "last")),
-            ("bad_images", ("error", "skip")),
-        ):
-            value = getattr(self, name)
-            _check(name, value, f"one of {', '.join(choices)}", lambda value, choices=choices: value in choices)
+        _check("ema", self.ema, "between 0 and 1", lambda value: 0 < value < 1)
+        for name in ("random_crop", "crop_pct"):
+            _check(name, getattr(self, name), "above 0 and at most 1", lambda value: 0 < value <= 1)
+        for name, hint in get_type_hints(type(self)).items():
+            if choices := _choices(hint):
+                expected = f"one of {', '.join(choices)}"
+                _check(name, getattr(self, name), expected, lambda value, choices=choices: value in choices)
+        self._refuse_combinations()
+
+    def _refuse_combinations(self) -> None:
         if self.method in ("linear", "full") and (self.rank or self.target_modules):
             name = "rank" if self.rank else "target_modules"
             _refuse(name, getattr(self, name), f"left out with --method {self.method}, which has none")
+        if self.method != "rlrr" and (settings := self.rlrr_settings()):
+            name, value = next(iter(settings.items()))
+            _refuse(name, value, f"left out with --method {self.method}: it is an option of rlrr")
+        if self.cooldown and self.schedule == "cosine":
+            _refuse("cooldown", self.cooldown, "left out with --schedule cosine, which ends at 0")
+        if self.random_crop is not None and self.random_position:
+            _refuse("random_position", True, "left out with --random_crop, which crops at random places too")
+        if self.train_on == "trainval" and self.early_stop:
+            _refuse("early_stop", self.early_stop, "left out with --train_on trainval, which has no validation images")
+        if self.protocol == "paper" and (self.early_stop or not self.test):
+            name = "early_stop" if self.early_stop else "test"
+            _refuse(name, getattr(self, name), "left out with --protocol paper, which tests after each epoch")
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             _refuse("batch_size", self.batch_size, "even with mixup or cutmix, which mix images in pairs")
+
+    @property
+    def validates(self) -> bool:
+        """Whether validation images are kept apart and chosen on; else all are trained on."""
+        return self.train_on == "train" and self.protocol == "honest"
+
+    def rlrr_settings(self) -> dict[str, Any]:
+        """The options of rlrr alone that are not at their defaults, by their names in `RLRRConfig`."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name in _OF_RLRR and self._is_set(f)}
+
+    def _is_set(self, option: Field[Any]) -> bool:
+        return getattr(self, option.name) != option.default
 
     def to_dict(self) -> dict[str, Any]:
         """All options by name, as they stand in `recipe.yaml`."""
         return asdict(self)
+
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of all that the result depends on: not of paths, threads or worker processes."""
+        content = {name: value for name, value in self.to_dict().items() if name not in _ELSEWHERE}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
@@ -113,6 +189,12 @@ def differences(one: Recipe, other: Recipe) -> list[str]:
 
 def _without_slash(value: Any) -> Any:
     return value.rstrip("/") if isinstance(value, str) else value
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """The words of a Literal, also of an optional one; none for another type."""
+    literal = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal), None)
+    return get_args(literal)
 
 
 def _check(name: str, value: Any, expected: str, holds: Any) -> None:

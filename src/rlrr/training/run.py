@@ -7,9 +7,10 @@ import logging
 import os
 import platform
 import shutil
-import time
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,19 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import nn
-from torchvision.transforms import v2
 from transformers import TrainerState, set_seed
 
 from rlrr.adapters import RECORD, Record, check_adapted, parameter_counts, read_record, save_adapter
 from rlrr.backbones import Backbone, load_backbone
-from rlrr.data import ImageData, PreparedImages, Split, data_source, load_data, prepare_split
-from rlrr.data.pipeline import preparation, random_resize
+from rlrr.data import ImageData, Split, data_source, load_data
+from rlrr.data.digest import data_digest
 from rlrr.errors import RLRRError
 from rlrr.evaluation import evaluate_split
 from rlrr.files import cannot_write
 from rlrr.methods import apply_method
 from rlrr.predict import Classifier
 from rlrr.targets import classifier_names
+from rlrr.training.images import TrainingImages, preprocessing, training_images
 from rlrr.training.output import (
     CHECKPOINTS,
     check_output,
@@ -41,7 +42,14 @@ from rlrr.training.output import (
     write_recipe,
 )
 from rlrr.training.recipe import Recipe
-from rlrr.training.trainer import Progress, make_trainer, resolve_precision
+from rlrr.training.trainer import Progress, keeps_best, make_trainer, resolve_precision
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
+
+BEST_TEST_EPOCH = "best test epoch: the test images chose it, as in published practice; not comparable with others"
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +57,8 @@ logger = logging.getLogger(__name__)
 def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite: bool = False) -> Record:
     """Train by a recipe and write the adapter folder to `output`.
 
-    Images are checked before anything is trained. Validation chooses the epoch (or the last one is kept), and the
-    test images, if there are any, are only read after that, once.
+    Training and validation images are checked before anything is trained. Validation chooses the epoch (or the last
+    one is kept), and the test images, if there are any, are touched after that, once; but see `Recipe.protocol`.
 
     Args:
         recipe: What to train.
@@ -77,48 +85,44 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     data = load_data(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed)
     set_seed(recipe.seed)
     backbone, model = build(recipe, len(data.classes))
-    trained, val, skipped = _datasets(recipe, data, backbone)
-    if data.test is not None:  # that its files can be read, no more: better known now than after training
-        prepare_split(data.test, None, bad_images=recipe.bad_images, what="test")
-
-    precision = resolve_precision(recipe.precision)
+    images = training_images(recipe, data, backbone.data_config)
     check_space(folder, model)
-    logger.info(
-        "%s on %s: %d images to train on, %d to choose the epoch, %d classes; %s of %s parameters are trained, in %s",
-        recipe.method,
-        backbone.name,
-        len(trained),
-        len(val),
-        len(data.classes),
-        f"{sum(parameter_counts(model).values()):,}",
-        f"{sum(parameter.numel() for parameter in model.parameters()):,}",
-        precision,
-    )
+    _announce(recipe, images, backbone, model, len(data.classes))
     if overwrite:  # only now that the new run can start
         remove_run(folder)
     with _stops_explained(folder), closing(Progress()) as progress:
         write_recipe(recipe, folder)
         remove_incomplete(folder / CHECKPOINTS)
-        trainer = make_trainer(recipe, folder, model, len(data.classes), trained, val, progress)
+        trainer = make_trainer(recipe, folder, model, len(data.classes), images, progress)
         checkpoint = last_checkpoint(folder / CHECKPOINTS)
-        started = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.keep_average()
         # take mixed precision off again, so that the test is what `rlrr evaluate` will measure
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        metrics = {
-            "train_seconds": round(time.perf_counter() - started, 1),
-            **_kept(trainer.state, recipe.select == "best"),
-        }
-        record = _record(recipe, data, backbone, parameter_counts(model), metrics)
-        record.data.update(train=len(trained), val=len(val), skipped=list(skipped))
-        if data.test is not None:
-            tested = evaluate_split(Classifier(model, record), data.test, "test", recipe.bad_images)
-            record.metrics["test_accuracy"] = tested.accuracy
-            record.data["test"] = tested.images
-            record.data["skipped"] += tested.skipped
+        record = _record(recipe, data, backbone, images, model, _kept(recipe, trainer.state))
+        record.metrics.update(train_seconds=round(trainer.seconds, 1), peak_memory_mb=_peak_memory(), device=_device())
+        if recipe.test and data.test and recipe.protocol == "honest":
+            record = _tested(model, record, data.test, recipe)
         written = save_adapter(folder, model, record)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the adapter is safe now
     return written
+
+
+def _announce(recipe: Recipe, images: TrainingImages, backbone: Backbone, model: nn.Module, classes: int) -> None:
+    counts = parameter_counts(model)
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    purpose = "test after each epoch" if recipe.protocol == "paper" else "choose the epoch"
+    logger.info(
+        "%s on %s: %d images to train on, %s%d classes; %s of %s parameters are trained, in %s",
+        recipe.method,
+        backbone.name,
+        len(images.train),
+        f"{len(images.watched)} to {purpose}, " if images.watched else "",
+        classes,
+        f"{sum(counts.values()):,}",
+        f"{everything - counts['head'] * isinstance(model, PeftModel):,}",  # PEFT keeps the untrained classifier too
+        resolve_precision(recipe.precision),
+    )
 
 
 def build(recipe: Recipe, num_classes: int) -> tuple[Backbone, nn.Module]:
@@ -133,45 +137,18 @@ def build(recipe: Recipe, num_classes: int) -> tuple[Backbone, nn.Module]:
         image_size=recipe.image_size,
         weights=recipe.weights,
         drop_path=0.0 if frozen else recipe.drop_path,
+        drop_path_kind=recipe.drop_path_kind,
+        preprocessing=preprocessing(recipe),
     )
     for name in classifier_names(backbone.model):
         for parameter in backbone.model.get_submodule(name).parameters():
             nn.init.zeros_(parameter)
-    model = apply_method(backbone.model, recipe.method, recipe.rank, recipe.target_modules)
+    model = apply_method(
+        backbone.model, recipe.method, recipe.rank, recipe.target_modules, **recipe.rlrr_settings()
+    )
     if isinstance(model, PeftModel):
         check_adapted(model, torch.zeros(1, *backbone.data_config["input_size"]))
     return backbone, model
-
-
-def _datasets(
-    recipe: Recipe, data: ImageData, backbone: Backbone
-) -> tuple[PreparedImages, PreparedImages, tuple[str, ...]]:
-    """Training and validation images, all of them checked."""
-    val, skipped_val = _dataset(recipe, data.val, backbone, "val")
-    train, skipped = _dataset(recipe, data.train, backbone, "train", augment=True)
-    if (recipe.mixup or recipe.cutmix) and len(train) < recipe.batch_size:
-        raise RLRRError(f"mixup needs one full batch: --batch_size must be at most {len(train)}.", usage=True)
-    return train, val, skipped + skipped_val
-
-
-def _dataset(
-    recipe: Recipe, split: Split, backbone: Backbone, what: str, augment: bool = False
-) -> tuple[PreparedImages, tuple[str, ...]]:
-    config = backbone.data_config
-    random = augment and recipe.random_crop is not None
-    fixed = None if random else preparation(config)  # decoded once and kept, unless each epoch crops anew
-    split, cache, skipped = prepare_split(split, fixed, bad_images=recipe.bad_images, what=what)
-    return (
-        PreparedImages(
-            split,
-            fixed or random_resize(config, (recipe.random_crop or 1.0, 1.0)),
-            cache=cache,
-            augment=v2.RandomHorizontalFlip() if augment and recipe.flip else None,
-            mean=config["mean"],
-            std=config["std"],
-        ),
-        skipped,
-    )
 
 
 @contextmanager
@@ -196,10 +173,14 @@ def _stops_explained(folder: Path) -> Iterator[None]:
 
 
 def _record(
-    recipe: Recipe, data: ImageData, backbone: Backbone, parameters: dict[str, int], metrics: dict[str, Any]
+    recipe: Recipe,
+    data: ImageData,
+    backbone: Backbone,
+    images: TrainingImages,
+    model: nn.Module,
+    metrics: dict[str, Any],
 ) -> Record:
-    """What is known of a run before its images are counted and its test."""
-    kept = "best epoch on validation" if recipe.select == "best" else "last epoch"
+    """What is known of a run before its test."""
     return Record(
         method=recipe.method,
         backbone={
@@ -217,23 +198,71 @@ def _record(
             "name": data.name,
             "source": data_source(recipe.data),
             "splits": data.split_origin,
-            "train": 0,
-            "val": 0,
-            "test": 0,
-            "skipped": [],
+            "train": len(images.train),
+            "val": len(images.watched or ()) if recipe.validates else 0,
+            "test": len(images.watched or ()) if recipe.protocol == "paper" else 0,
+            "sha256": data_digest(data.train, data.val),
+            "test_sha256": data_digest(data.test) if recipe.protocol == "paper" and data.test else None,
+            "skipped": list(images.skipped),
         },
-        protocol=f"{kept}; test read once, after it",
+        protocol=_protocol(recipe, tested=False),
         metrics=metrics,
-        parameters=parameters,
+        parameters=parameter_counts(model),
         versions=_versions(),
     )
 
 
-def _kept(state: TrainerState, best: bool) -> dict[str, Any]:
-    """Validation accuracy and number of the epoch whose weights were kept."""
-    step = state.best_global_step if best else state.global_step
-    record = next(r for r in state.log_history if r["step"] == step and "eval_accuracy" in r)
-    return {"val_accuracy": record["eval_accuracy"], "epoch": round(record["epoch"])}
+def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe) -> Record:
+    """The record with the accuracy on the test images, which are touched here for the first time."""
+    try:
+        result = evaluate_split(Classifier(model, record), test, "test", recipe.bad_images)
+        digest = data_digest(test)
+    except RLRRError as error:
+        raise RLRRError(
+            f"{error}\nThe training is done and kept: mend the test images, then run again with --resume."
+        ) from error
+    data = {"test": result.images, "test_sha256": digest, "skipped": [*record.data["skipped"], *result.skipped]}
+    return replace(
+        record,
+        metrics=record.metrics | {"test_accuracy": result.accuracy},
+        data=record.data | data,
+        protocol=_protocol(recipe, tested=True),
+    )
+
+
+def _protocol(recipe: Recipe, tested: bool) -> str:
+    """How the reported number came about, in words."""
+    if recipe.protocol == "paper":
+        return BEST_TEST_EPOCH
+    if not recipe.validates:
+        kept = "last epoch, trained on the validation images too"
+    else:
+        kept = "best epoch on validation" if keeps_best(recipe) else "last epoch"
+    return f"{kept}; test read once, after it" if tested else f"{kept}; no test"
+
+
+def _kept(recipe: Recipe, state: TrainerState) -> dict[str, Any]:
+    """Number of the epoch whose weights were kept, and what was measured after it."""
+    step = state.best_global_step if keeps_best(recipe) else state.global_step
+    measured = [record for record in state.log_history if record["step"] == step and "eval_accuracy" in record]
+    if not measured:
+        return {"epoch": round(state.epoch or 0)}
+    name = "best_test_accuracy" if recipe.protocol == "paper" else "val_accuracy"
+    return {name: measured[0]["eval_accuracy"], "epoch": round(measured[0]["epoch"])}
+
+
+def _peak_memory() -> int | None:
+    """The most memory that was in use at a time, in MiB: the GPU's, or else that of the whole process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() >> 20
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, but on macOS in bytes
+    return peak >> 20 if sys.platform == "darwin" else peak >> 10
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
 
 
 def _versions() -> dict[str, str]:

@@ -1,14 +1,16 @@
 """transformers' Trainer for a model that returns logits, saving only what is trained; and what it reports.
 
 Of Trainer's private hooks it overrides `_save`, `_load_from_checkpoint` and `_load_best_model` (checkpoints hold the
-trained tensors only, for every method alike), `_init_training_state` (a moved run finds its best checkpoint, one that
+trained tensors only, for every method alike, and their moving average), `_init_training_state` (a moved run finds its best checkpoint, one that
 early stopping had ended takes no step more) and `_determine_best_metric` (ties).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,21 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations import TensorBoardCallback
+from transformers.trainer_callback import ExportableState
 
 from rlrr.adapters import TENSORS, load_trained_state, read_tensors, save_trained_state
-from rlrr.data import PreparedImages
 from rlrr.errors import RLRRError
 from rlrr.methods import methods
+from rlrr.training.average import MovingAverage
+from rlrr.training.images import TrainingImages
 from rlrr.training.optimizer import parameter_groups
 from rlrr.training.output import CHECKPOINTS, METRICS, TENSORBOARD
 from rlrr.training.recipe import Recipe
+from rlrr.training.schedule import make_scheduler
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "weights.safetensors"  # in a checkpoint, what is trained where the average of it is kept
 
 
 class ClassificationTrainer(Trainer):
@@ -44,13 +53,24 @@ class ClassificationTrainer(Trainer):
     Args:
         mixup: timm's mixup and CutMix, which gives soft labels; None trains on the labels.
         label_smoothing: Without `mixup`, which smooths by itself.
+        ema: Decay of the moving average that is measured and kept in place of the weights; None for none.
         **kwargs: Trainer's own.
     """
 
-    def __init__(self, *, mixup: Mixup | None, label_smoothing: float, **kwargs: Any) -> None:
+    def __init__(self, *, mixup: Mixup | None, label_smoothing: float, ema: float | None, **kwargs: Any) -> None:
         super().__init__(compute_metrics=_accuracy, **kwargs)
         self._mixup = mixup
         self._label_smoothing = label_smoothing
+        self._average = MovingAverage(self._plain(), ema) if ema else None
+        if self._average:
+            self.add_callback(self._average)
+        # a frozen BatchNorm keeps its statistics too: they are in no adapter
+        self._frozen_norms = [
+            module
+            for module in self._plain().modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and not any(parameter.requires_grad for parameter in module.parameters())
+        ]
         # a PeftModel takes any keyword, from which Trainer concludes that it scales its loss when accumulating
         self.model_accepts_loss_kwargs = False
 
@@ -69,6 +89,8 @@ class ClassificationTrainer(Trainer):
         images, targets = inputs["pixel_values"], inputs["labels"]
         smoothing = 0.0
         if model.training:
+            for norm in self._frozen_norms:  # which Trainer has just put into training mode
+                norm.eval()
             if self._mixup is None:
                 smoothing = self._label_smoothing
             else:
@@ -91,16 +113,45 @@ class ClassificationTrainer(Trainer):
         # a run that early stopping had ended has nothing left to do; Trainer would go on with it
         return (epochs if self.control.should_training_stop else trained), steps
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure the moving average, if there is one."""
+        if self._average is None:
+            return super().evaluate(*args, **kwargs)
+        with self._average.in_place():
+            return super().evaluate(*args, **kwargs)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training up to now, with those before it was stopped and resumed."""
+        return next(callback.seconds for callback in self.callback_handler.callbacks if isinstance(callback, Clock))
+
+    def keep_average(self) -> None:
+        """Leave the model, after training, with the moving average if there is one."""
+        if self._average and not self.args.load_best_model_at_end:  # the best one is loaded as an average
+            self._average.swap()
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if self.args.should_save:
-            save_trained_state(self._plain(), Path(output_dir or str(self.args.output_dir)) / TENSORS)
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        if self._average is None:
+            save_trained_state(self._plain(), folder / TENSORS)
+            return
+        save_trained_state(self._plain(), folder / WEIGHTS)
+        with self._average.in_place():
+            save_trained_state(self._plain(), folder / TENSORS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        path = Path(resume_from_checkpoint) / TENSORS
-        load_trained_state(self._plain(), read_tensors(path), path)
+        self._load(Path(resume_from_checkpoint) / TENSORS)
+        if self._average:
+            self._average.restart()
+            self._load(Path(resume_from_checkpoint) / WEIGHTS)
 
     def _load_best_model(self) -> None:
-        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+        self._load(Path(str(self.state.best_model_checkpoint)) / TENSORS)
+
+    def _load(self, path: Path) -> None:
+        load_trained_state(self._plain(), read_tensors(path), path)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         # A tie goes to the later epoch, whose learning rate is lower: few validation images give many ties.
@@ -137,8 +188,28 @@ class MetricsFile(TrainerCallback):
             file.write(json.dumps(state.log_history[-1]) + "\n")
 
 
+class Clock(TrainerCallback, ExportableState):
+    """Seconds of training, with those before a run was stopped and resumed."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._before, self._started = seconds, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Until now."""
+        return self._before + time.perf_counter() - self._started
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Start."""
+        self._started = time.perf_counter()
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"args": {"seconds": self.seconds}, "attributes": {}}
+
+
 class Progress(TrainerCallback):
-    """One bar for the run, with the latest loss and validation accuracy beside it; none where no one looks."""
+    """One bar for the run with the latest loss and accuracy beside it; in a file, a line for each epoch."""
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
@@ -154,10 +225,14 @@ class Progress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Show the newest numbers."""
-        for name, key, form in (("loss", "loss", ".3f"), ("val", "eval_accuracy", ".1%")):
+        for name, key, form in (("loss", "loss", ".3f"), ("accuracy", "eval_accuracy", ".1%")):
             if logs and key in logs:
                 self._shown[name] = format(logs[key], form)
         self._bar.set_postfix(self._shown)
+        is_last = logs and ("eval_accuracy" in logs or (args.eval_strategy == "no" and "loss" in logs))  # of the epoch
+        if self._bar.disable and is_last:
+            shown = ", ".join(f"{name} {value}" for name, value in self._shown.items())
+            logger.info("epoch %d of %d: %s", round(state.epoch), round(args.num_train_epochs), shown)
 
     def close(self) -> None:
         """Leave the line of the bar, also when training is stopped."""
@@ -169,22 +244,24 @@ def make_trainer(
     folder: Path,
     model: nn.Module,
     classes: int,
-    train: PreparedImages,
-    val: PreparedImages,
+    images: TrainingImages,
     progress: Progress,
 ) -> ClassificationTrainer:
     """The trainer of a recipe, with its optimiser, schedule, augmentation of batches and reports."""
+    train, watched = images.train, images.watched
     on_gpu = torch.cuda.is_available()
     precision = resolve_precision(recipe.precision)
     rate = recipe.learning_rate or methods()[recipe.method].learning_rate
     mixes = bool(recipe.mixup or recipe.cutmix)
-    steps = math.ceil(len(train) // recipe.batch_size if mixes else len(train) / recipe.batch_size)
+    batches = max(1, len(train) // recipe.batch_size if mixes else math.ceil(len(train) / recipe.batch_size))
+    accumulate = min(recipe.accumulate, batches)
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=rate)
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
-        num_train_epochs=recipe.epochs,
+        num_train_epochs=recipe.epochs + recipe.cooldown,
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=2 * recipe.batch_size,
-        gradient_accumulation_steps=min(recipe.accumulate, max(steps, 1)),
+        gradient_accumulation_steps=accumulate,
         learning_rate=rate,
         lr_scheduler_type="cosine",
         warmup_steps=recipe.warmup,  # a float below 1 is a share of all steps
@@ -192,11 +269,11 @@ def make_trainer(
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         use_cpu=not on_gpu,
-        eval_strategy="epoch",
+        eval_strategy="epoch" if watched else "no",
         logging_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,  # should the newest be damaged by a loss of power, there is another
-        load_best_model_at_end=recipe.select == "best",
+        load_best_model_at_end=keeps_best(recipe),
         metric_for_best_model="accuracy",
         greater_is_better=True,
         restore_callback_states_from_checkpoint=True,  # early stopping's count
@@ -211,6 +288,7 @@ def make_trainer(
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # or Trainer would split each batch over all GPUs of the machine
     callbacks = [
+        Clock(),
         MetricsFile(folder / METRICS),
         TensorBoardCallback(SummaryWriter(str(folder / TENSORBOARD))),
         progress,
@@ -221,12 +299,10 @@ def make_trainer(
         model=model,
         args=arguments,
         train_dataset=train,
-        eval_dataset=val,
+        eval_dataset=watched,
         callbacks=callbacks,
-        optimizers=(
-            torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=rate),
-            None,
-        ),
+        optimizers=(optimizer, make_scheduler(recipe, optimizer, math.ceil(batches / accumulate))),
+        ema=recipe.ema,
         label_smoothing=recipe.label_smoothing,
         mixup=Mixup(
             mixup_alpha=recipe.mixup,
@@ -239,6 +315,11 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def keeps_best(recipe: Recipe) -> bool:
+    """Whether the best epoch is kept, on validation or in the published practice on test; else it is the last."""
+    return recipe.protocol == "paper" or (recipe.validates and recipe.select == "best")
 
 
 def resolve_precision(asked: str) -> str:

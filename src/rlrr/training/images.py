@@ -1,0 +1,98 @@
+"""The images of a run: which are trained on, which are measured after each epoch, and how they are prepared.
+
+The test images are among them in the published practice only; else nothing here can reach them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
+from torchvision.transforms import v2
+
+from rlrr.data import ImageData, PreparedImages, Split, prepare_split
+from rlrr.data.pipeline import preparation, random_resize, uncropped
+from rlrr.errors import RLRRError
+from rlrr.training.recipe import Recipe
+
+_NORMALIZATION = {
+    "imagenet": {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD},
+    "half": {"mean": IMAGENET_INCEPTION_MEAN, "std": IMAGENET_INCEPTION_STD},
+}
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """What a trainer is given.
+
+    Attributes:
+        train: What is trained on.
+        watched: What is measured after each epoch, and may choose the epoch that is kept; None for nothing.
+        skipped: "name: reason" of the images that cannot be read and were left out.
+    """
+
+    train: PreparedImages
+    watched: PreparedImages | None
+    skipped: tuple[str, ...]
+
+
+def preprocessing(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe puts in place of the backbone's own preprocessing, in timm's words."""
+    chosen = {"crop_mode": recipe.crop_mode, "crop_pct": recipe.crop_pct}
+    return {key: value for key, value in chosen.items() if value is not None} | _NORMALIZATION.get(
+        recipe.normalization or "", {}
+    )
+
+
+def training_images(recipe: Recipe, data: ImageData, data_config: Mapping[str, Any]) -> TrainingImages:
+    """Read and check the images of a run.
+
+    Args:
+        recipe: Says what is trained on and which protocol holds.
+        data: Where the images come from; its test images are touched by `protocol="paper"` only.
+        data_config: Preprocessing, as timm describes it.
+
+    Raises:
+        RLRRError: images cannot be read, or there are no test images for the paper's protocol, or too few to train on.
+    """
+    on_test = recipe.protocol == "paper"
+    if on_test and not data.test:
+        raise RLRRError(
+            f"--protocol paper tests after each epoch, and {data.name} has no test images: add a test split, or use "
+            "--protocol honest.",
+            usage=True,
+        )
+    watched = data.test if on_test else data.val if recipe.validates else None
+    prepared, skipped = None, ()
+    if watched:
+        prepared, skipped = _prepared(recipe, watched, data_config, "test" if on_test else "val")
+    chosen = data.train if recipe.validates else data.train + data.val
+    train, skipped_train = _prepared(recipe, chosen, data_config, "train", augment=True)
+    if (recipe.mixup or recipe.cutmix) and len(train) < recipe.batch_size:
+        raise RLRRError(f"mixup needs one full batch: --batch_size must be at most {len(train)}.", usage=True)
+    return TrainingImages(train, prepared, skipped_train + skipped)
+
+
+def _prepared(
+    recipe: Recipe, split: Split, config: Mapping[str, Any], what: str, augment: bool = False
+) -> tuple[PreparedImages, tuple[str, ...]]:
+    prepare, steps = preparation(config), []
+    if augment and recipe.random_position:
+        prepare = uncropped(config)
+        steps.append(v2.RandomCrop(config["input_size"][-2:]))
+    if augment and recipe.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    random = augment and recipe.random_crop is not None
+    # decoded once and kept, unless each epoch resizes anew
+    split, cache, skipped = prepare_split(split, None if random else prepare, bad_images=recipe.bad_images, what=what)
+    images = PreparedImages(
+        split,
+        random_resize(config, (recipe.random_crop or 1.0, 1.0)) if random else prepare,
+        cache=cache,
+        augment=v2.Compose(steps) if steps else None,
+        mean=config["mean"],
+        std=config["std"],
+    )
+    return images, skipped
