@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from rlrr.errors import RLRRError
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.training.recipe import Recipe
+from rlrr.training import trainer as trainer_module
 from rlrr.training.images import training_images
 from rlrr.training.run import build, load_data, set_seed
 from rlrr.training.trainer import Progress, make_trainer, resolve_precision
@@ -179,3 +180,13 @@ def test_a_frozen_batch_norm_keeps_its_statistics(images, tmp_path):
     make_trainer(recipe, tmp_path / "run", probe, 3, chosen, Progress()).train()
     assert before
     assert all(torch.equal(value, before[name]) for name, value in probe.named_buffers())
+
+
+def test_all_images_are_measured_also_where_training_drops_the_last_batch(trainer, monkeypatch):
+    measured = []
+    accuracy = trainer_module._accuracy
+    monkeypatch.setattr(
+        trainer_module, "_accuracy", lambda result: measured.append(len(result.label_ids)) or accuracy(result)
+    )
+    trainer(mixup=0.5, batch_size=10).train()
+    assert measured == [9]

@@ -1,4 +1,4 @@
-"""Small data sets that come inside Python packages, for trying things without a network."""
+"""Small data sets that come inside Python packages or are drawn, for trying things without a network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlrr.data import drawn
 from rlrr.data.dataset import ImageData, Split
 from rlrr.errors import RLRRError, did_you_mean
 
@@ -77,4 +78,11 @@ _SAMPLES = {
     "mnist": _Sample("handwritten digits of MNIST, 28 x 28, 10 classes", _DIGITS, (500, 200, 1000), _mnist),
     "digits": _Sample("handwritten digits of UCI, 8 x 8, 10 classes", _DIGITS, (500, 200, 1000), _digits),
     "lfw": _Sample("faces or background, LFW, 25 x 25, 2 classes", ("face", "background"), (100, 40, 60), _lfw),
+    "orientation": _Sample(
+        "which way a drawn shape points, 64 x 64, 16 classes", drawn.DIRECTIONS, (500, 200, 1000), drawn.orientation
+    ),
+    "position": _Sample(
+        "how far to the right a drawn shape is, 64 x 64, 16 classes", drawn.COLUMNS, (500, 200, 1000), drawn.position
+    ),
+    "count": _Sample("how many drawn objects, 64 x 64, 8 classes", drawn.NUMBERS, (500, 200, 1000), drawn.count),
 }

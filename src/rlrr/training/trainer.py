@@ -120,6 +120,14 @@ class ClassificationTrainer(Trainer):
         with self._average.in_place():
             return super().evaluate(*args, **kwargs)
 
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """All images, also where training drops those that fill no batch."""
+        drops, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drops
+
     @property
     def seconds(self) -> float:
         """Seconds of training up to now, with those before it was stopped and resumed."""
