@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rlrr.kernel import rescaled_linear_by_row, rescaling, scale_matrix
+from rlrr.kernel import kernel_matrix, matrix_kernel, rescaled_linear_by_row, rescaling, scale_matrix
 
 OUT, IN, ROWS = 6, 4, 5
 FORMS = [
@@ -81,3 +81,13 @@ def test_a_side_that_is_not_rescaled_stays_of_size_one():
     assert scale_matrix(scale_out, None).shape == (1, OUT, 1)
     assert scale_matrix(None, scale_in).shape == (3, 1, IN)
     assert scale_matrix(scale_out, scale_in).shape == (3, OUT // 3, IN)
+
+
+def test_the_matrix_of_a_kernel_has_its_rows_beside_the_outputs_and_its_columns_beside_the_inputs():
+    out, channels, height, width = 4, 3, 2, 5
+    kernel = torch.arange(out * channels * height * width).view(out, channels, height, width)
+    matrix = kernel_matrix(kernel)
+    assert matrix.shape == (out * height, channels * width)
+    for o, i, a, b in itertools.product(*map(range, kernel.shape)):
+        assert matrix[o * height + a, i * width + b] == kernel[o, i, a, b]
+    assert torch.equal(matrix_kernel(matrix, kernel.shape), kernel)

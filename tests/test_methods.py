@@ -4,10 +4,10 @@ import pytest
 import torch
 from peft import PeftModel
 
-from rlrr.adapters import check_adapted, parameter_counts
 from rlrr.backbones import load_backbone
 from rlrr.errors import RLRRError
 from rlrr.methods import apply_method, methods
+from rlrr.trainable import check_adapted, parameter_counts
 from rlrr.training.recipe import METHODS
 
 
@@ -87,3 +87,59 @@ def test_modules_can_be_named(backbone, method):
 def test_modules_that_are_not_there_are_refused_in_one_sentence(backbone, method):
     with pytest.raises(RLRRError, match="finds nothing to adapt in this VisionTransformer"):
         apply_method(backbone, method, target_modules="nothing")
+
+
+def rlrr_config(model):
+    return model.peft_config["default"]
+
+
+def test_rlrr_has_settings_and_none_is_the_default(backbone):
+    model = apply_method(backbone, "rlrr", sides="in", shift=False, parts=["mlp"], layers_to_transform=[1], rank=None)
+    names = {name.split("model.")[-1] for name in trained(model) if "rlrr_" in name}
+    assert names == {f"blocks.1.mlp.{part}.rlrr_scale_in.default" for part in ("fc1", "fc2")}
+
+
+def test_every_setting_of_rlrr_is_passed_on(tiny_backbone):
+    settings = {
+        "sides": "out",
+        "residual": False,
+        "multiply_weight": True,
+        "shift": False,
+        "init_weights": "uniform",
+        "parts": None,
+        "layers_to_transform": None,
+    }
+    assert settings.keys() == set(methods()["rlrr"].settings)
+    config = rlrr_config(apply_method(load_backbone(tiny_backbone, num_classes=3).model, "rlrr", **settings))
+    given = {name: value for name, value in settings.items() if value is not None}
+    assert {name: getattr(config, name) for name in given} == given
+    plain = rlrr_config(apply_method(load_backbone(tiny_backbone, num_classes=3).model, "rlrr"))
+    nones = dict.fromkeys(settings)
+    same = rlrr_config(apply_method(load_backbone(tiny_backbone, num_classes=3).model, "rlrr", **nones))
+    assert same.to_dict() == plain.to_dict()
+
+
+@pytest.mark.parametrize("method", ["linear", "full", "lora"])
+def test_a_setting_of_another_method_is_refused_by_its_name(backbone, method):
+    with pytest.raises(RLRRError, match=f"{method} has no setting shift: only rlrr has it") as error:
+        apply_method(backbone, method, sides=None, shift=False)
+    assert error.value.usage
+    apply_method(backbone, method, sides=None, shift=None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"side": "in"}, "rlrr has no setting side. Did you mean sides"),
+        ({"sides": "on"}, "sides must be one of both, in, out"),
+        ({"sides": "in", "rank": 2}, "rank > 1 and multiply_weight=False need"),
+        ({"parts": ["attn"], "target_modules": ".*qkv"}, "leave out target_modules, or parts"),
+        ({"parts": ["downsample"]}, "it has attn, mlp, norm, patch_embed"),
+        ({"layers_to_transform": [5]}, "names block 5, which this VisionTransformer has not"),
+    ],
+)
+def test_settings_that_cannot_be_are_wrong_usage(backbone, settings, sentence):
+    with pytest.raises(RLRRError) as error:
+        apply_method(backbone, "rlrr", **settings)
+    assert sentence in str(error.value)
+    assert error.value.usage

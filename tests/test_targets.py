@@ -152,6 +152,98 @@ def test_a_block_that_the_model_has_not_is_refused(layers):
         family_of(model).target_modules(model, layers)
 
 
+PARTS = {
+    "ViT": (
+        vit,
+        {
+            "attn": {"blocks.{}.attn.qkv", "blocks.{}.attn.proj"},
+            "mlp": {"blocks.{}.mlp.fc1", "blocks.{}.mlp.fc2"},
+            "norm": {"blocks.{}.norm1", "blocks.{}.norm2", "norm"},
+            "patch_embed": {"patch_embed.proj"},
+        },
+    ),
+    "Swin": (
+        swin,
+        {
+            "attn": {"layers.0.blocks.{}.attn.qkv", "layers.1.blocks.{}.attn.proj"},
+            "norm": {"layers.0.blocks.{}.norm1", "norm"},
+            "downsample": {"layers.1.downsample.reduction"},
+        },
+    ),
+    "transformers ViT": (
+        lambda: ViTModel(ViTConfig(intermediate_size=32, **HF)),
+        {
+            "attn": {"layers.{}.attention.q_proj", "layers.{}.attention.o_proj"},
+            "mlp": {"layers.{}.mlp.fc1"},
+            "norm": {"layers.{}.layernorm_before", "layernorm"},
+            "patch_embed": {"embeddings.patch_embeddings.projection"},
+        },
+    ),
+    "ResNet-18": (
+        lambda: timm.create_model("resnet18"),
+        {
+            "conv": {"layer1.{}.conv1", "layer4.{}.conv2"},
+            "downsample": {"layer2.0.downsample.0"},
+            "stem": {"conv1"},
+        },
+    ),
+    "ResNet-50-D": (
+        lambda: timm.create_model("resnet50d"),
+        {
+            "conv": {"layer1.{}.conv3"},
+            "downsample": {"layer1.0.downsample.1", "layer2.0.downsample.1"},
+            "stem": {"conv1.0", "conv1.3", "conv1.6"},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("family", "part"), [(family, part) for family, (_, parts) in PARTS.items() for part in parts])
+def test_a_part_is_what_its_name_says_and_the_parts_are_the_whole(family, part):
+    build, parts = PARTS[family]
+    with torch.device("meta"):
+        model = build()
+
+    def hit(names=None):
+        regex = family_of(model).target_modules(model, parts=names)
+        return {name for name, _ in model.named_modules() if re.fullmatch(regex, name)}
+
+    assert {path.format(index) for path in parts[part] for index in (0, 1)} <= hit([part])
+    everything = [hit([name]) for name in family_of(model).parts if name in parts or name == "mlp"]
+    assert sum(map(len, everything)) == len(hit())
+    assert set().union(*everything) == hit() == set(default_targets(model))
+
+
+def test_the_default_of_a_resnet_is_every_convolution():
+    for name in ("resnet18", "resnet50", "resnet50d", "resnext50_32x4d", "resnet50_gn"):
+        with torch.device("meta"):
+            model = timm.create_model(name, num_classes=5)
+        convolutions = {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+        assert set(default_targets(model)) == set(block_linears(model)) == convolutions
+        assert classifier_names(model) == ["fc"]
+
+
+@pytest.mark.parametrize(
+    ("build", "part", "sentence"),
+    [
+        (vit, "downsample", "parts names 'downsample', which this VisionTransformer has not: it has attn, mlp, norm, "),
+        (swin, "patch_embed", "which this SwinTransformer has not: it has attn, mlp, norm, downsample."),
+        (vit, "norms", "Did you mean norm?"),
+    ],
+)
+def test_a_part_that_the_model_has_not_is_refused_with_those_there_are(build, part, sentence):
+    model = build()
+    with pytest.raises(RLRRError, match=re.escape(sentence)):
+        family_of(model).target_modules(model, parts=["attn", part])
+
+
+def test_parts_and_layers_choose_together():
+    model = vit(depth=12)
+    regex = family_of(model).target_modules(model, [1, 3], ["attn", "patch_embed"])
+    hit = {name for name, _ in model.named_modules() if re.fullmatch(regex, name)}
+    assert hit == {f"blocks.{i}.attn.{part}" for i in (1, 3) for part in ("qkv", "proj")} | {"patch_embed.proj"}
+
+
 def test_an_unknown_family_has_no_default():
     model = nn.Sequential(nn.Linear(3, 2))
     assert family_of(model) is None

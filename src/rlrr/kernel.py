@@ -2,7 +2,8 @@
 
 A weight is (out, in). The paper writes `x W` with W (in, out), so its left vector runs over inputs and its right
 one over outputs; here they are named by what they index: `scale_in` and `scale_out`. Where several projections are
-stacked along `out`, as in a fused qkv, each block may have input vectors of its own.
+stacked along `out`, as in a fused qkv, each block may have input vectors of its own. The kernel of a convolution is
+seen as a matrix too (supplement G).
 """
 
 from __future__ import annotations
@@ -55,6 +56,18 @@ def rescaling(
     blocked = weight.view(len(scale), -1, weight.shape[-1])
     update = (scale * blocked if multiply_weight else scale.expand_as(blocked)).reshape(weight.shape)
     return update if residual else update - weight
+
+
+def kernel_matrix(kernel: Tensor) -> Tensor:
+    """A convolution's kernel (out, in, kh, kw) as a matrix (out kh, in kw): the rows of the kernel beside `out`."""
+    out, in_channels, height, width = kernel.shape
+    return kernel.transpose(1, 2).reshape(out * height, in_channels * width)
+
+
+def matrix_kernel(matrix: Tensor, shape: torch.Size) -> Tensor:
+    """The kernel of that shape, (out, in, kh, kw), of which `matrix` is the `kernel_matrix`."""
+    out, in_channels, height, width = shape
+    return matrix.reshape(out, height, in_channels, width).transpose(1, 2)
 
 
 def rescaled_linear_by_row(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from peft import LoraConfig, get_peft_model
 from peft.tuners.tuners_utils import NoMatchingPeftModuleError
@@ -26,19 +27,23 @@ class Method:
         summary: What is trained, in one sentence.
         learning_rate: Peak rate of AdamW when the recipe names none.
         rank: Rank when the recipe names none; None for a method that has none.
-        apply: From a backbone with its classifier, a rank and a regex of modules to the model to train.
+        apply: From a backbone with its classifier, a rank, a regex of modules and the settings that the user gave to
+            the model to train.
+        settings: Names of the further settings it has.
     """
 
     title: str
     summary: str
     learning_rate: float
     rank: int | None
-    apply: Callable[[nn.Module, int, str | None], nn.Module]
+    apply: Callable[..., nn.Module]
+    settings: tuple[str, ...] = ()
 
 
-def _rlrr(model: nn.Module, rank: int, targets: str | None) -> nn.Module:
+def _rlrr(model: nn.Module, rank: int, targets: str | None, **settings: Any) -> nn.Module:
     heads = classifier_names(model) if targets else None
-    return get_peft_model(model, RLRRConfig(rank=rank, target_modules=targets, modules_to_save=heads))
+    config = RLRRConfig(rank=rank, target_modules=targets, modules_to_save=heads, **settings)
+    return get_peft_model(model, config)
 
 
 def _lora(model: nn.Module, rank: int, targets: str | None) -> nn.Module:
@@ -65,6 +70,7 @@ _METHODS = {
         5e-3,
         1,
         _rlrr,
+        ("sides", "residual", "multiply_weight", "shift", "parts", "layers_to_transform", "init_weights"),
     ),
     "linear": Method("Linear probe", "The classifier alone, on the frozen backbone.", 1e-2, None, _linear),
     "full": Method("Full fine-tuning", "Every weight.", 5e-5, None, _full),
@@ -78,7 +84,7 @@ def methods() -> dict[str, Method]:
 
 
 def apply_method(
-    model: nn.Module, method: str, rank: int | None = None, target_modules: str | None = None
+    model: nn.Module, method: str, rank: int | None = None, target_modules: str | None = None, **settings: Any
 ) -> nn.Module:
     """Make a backbone with its classifier trainable by one of `methods()`.
 
@@ -87,19 +93,29 @@ def apply_method(
         method: Its name.
         rank: Rank of the update; None for the method's own.
         target_modules: Regex of the full names of the modules to adapt; None for the default of the model's family.
+        settings: Further settings of the method, for rlrr fields of `RLRRConfig`; None for the default.
 
     Raises:
-        RLRRError: there is no such method, or no module to adapt.
+        RLRRError: there is no such method or it has no such setting, the settings do not go together, or there is no
+            module to adapt.
     """
     if method not in _METHODS:
         raise RLRRError(f"There is no method {method!r}.{did_you_mean(method, _METHODS)}", usage=True)
-    call_fused_linears(model)
     chosen = _METHODS[method]
+    given = {name: value for name, value in settings.items() if value is not None}
+    if unknown := [name for name in given if name not in chosen.settings]:
+        owners = [other for other, its in _METHODS.items() if unknown[0] in its.settings]
+        hint = f": only {', '.join(owners)} has it." if owners else f".{did_you_mean(unknown[0], chosen.settings)}"
+        raise RLRRError(f"{method} has no setting {unknown[0]}{hint}", usage=True)
+    call_fused_linears(model)
     try:
-        return chosen.apply(model, rank or chosen.rank or 0, target_modules)
+        return chosen.apply(model, rank or chosen.rank or 0, target_modules, **given)
     except NoMatchingPeftModuleError as error:
         raise RLRRError(
             f"{method} finds nothing to adapt in this {type(model).__name__}: say what with --target_modules, a regex "
             "of full module names.",
             usage=True,
         ) from error
+    except RLRRError as error:
+        error.usage = True  # settings that do not go together, or not with this model
+        raise

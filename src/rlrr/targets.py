@@ -1,7 +1,8 @@
 """Which modules RLRR adapts in each model family when the user does not say.
 
 The default is the paper's: all linears of the blocks, their norms, the final norm and, but for Swin, the patch
-embedding; the classifier is trained whole. Families are told by class or `model_type`, never by weights.
+embedding; of a ResNet all convolutions. The classifier is trained whole. Families are told by class or `model_type`,
+never by weights.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, did_you_mean
+
+# What may stand where another model of the family has something to adapt.
+NEVER_ADAPTED = (nn.Identity, nn.Sequential, nn.AvgPool2d, nn.BatchNorm2d, nn.GroupNorm)
 
 
 @dataclass(frozen=True)
@@ -22,62 +26,103 @@ class Family:
 
     inside: tuple[str, ...]
     """Names of the module the backbone may lie in: transformers' TimmWrapper has it in `timm_model`."""
-    blocks: str
-    """Regex of the path of the blocks, with `{index}` for the index of a block."""
-    in_block: str
-    """Regex of what is adapted in a block."""
-    outside: tuple[str, ...]
-    """Regexes of what is adapted outside the blocks."""
+    block: str
+    """Regex of the path of a block, with `{index}` for its index."""
+    parts: dict[str, tuple[str, ...]]
+    """Regexes of what is adapted, by part; `{block}` stands for the path of a block."""
     heads: tuple[str, ...]
     """Full names of the classifiers."""
     fused_blocks: dict[str, int] = field(default_factory=dict)
     """Projections stacked in one linear, each with input vectors of its own."""
+    convolutions: Literal["scale", "rescale"] = "scale"
+    """Whether convolutions gain a scale and a shift of their output, or their kernels are rescaled as linears are."""
 
-    def target_modules(self, model: nn.Module, layers: Sequence[int] | None = None) -> str:
-        """One regex for all that is adapted in `model`; with `layers`, only the blocks with these indices.
+    def target_modules(
+        self, model: nn.Module, layers: Sequence[int] | None = None, parts: Sequence[str] | None = None
+    ) -> str:
+        """One regex for all that is adapted in `model`.
+
+        Args:
+            model: A model of this family.
+            layers: Adapt only the blocks with these indices (in Swin and ResNet, of each stage).
+            parts: Adapt only these parts.
 
         Raises:
-            RLRRError: the model has no block of that index.
+            RLRRError: the model has no block of that index, or no such part.
         """
-        index = r"\d+" if layers is None else "(?:" + "|".join(map(str, layers)) + ")"
-        present = [name for name, module in model.named_modules() if not isinstance(module, nn.Identity)]
+        names = [name for name, module in model.named_modules() if not isinstance(module, NEVER_ADAPTED)]
         inside = f"(?:(?:{'|'.join(self.inside)})\\.)?"
-        outside = [regex for regex in self.outside if any(re.fullmatch(inside + regex, name) for name in present)]
-        blocks = self.blocks.replace("{index}", index)
         for layer in layers or ():
-            block = inside + self.blocks.replace("{index}", str(layer))
-            if not any(re.match(block, name) for name in present):
+            block = inside + self.block.replace("{index}", str(layer))
+            if not any(re.match(block, name) for name in names):
                 raise RLRRError(f"layers_to_transform names block {layer}, which this {type(model).__name__} has not.")
-        return inside + "(?:" + "|".join((f"{blocks}{self.in_block}", *outside)) + ")"
+
+        def present(regexes: Sequence[str], index: str) -> list[str]:
+            paths = [regex.replace("{block}", self.block.replace("{index}", index)) for regex in regexes]
+            return [path for path in paths if any(re.fullmatch(inside + path, name) for name in names)]
+
+        there = [part for part, regexes in self.parts.items() if present(regexes, r"\d+")]
+        if unknown := [part for part in parts or () if part not in there]:
+            raise RLRRError(
+                f"parts names {unknown[0]!r}, which this {type(model).__name__} has not: it has {', '.join(there)}."
+                f"{did_you_mean(unknown[0], there)}"
+            )
+        index = r"\d+" if layers is None else "(?:" + "|".join(map(str, layers)) + ")"
+        chosen = [path for part in there if parts is None or part in parts for path in present(self.parts[part], index)]
+        return inside + "(?:" + "|".join(chosen) + ")"
 
 
 _TIMM_VIT = Family(
     inside=("timm_model",),
-    blocks=r"blocks\.{index}\.",
-    in_block=r"(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc\w+)",
-    outside=(r"patch_embed\.proj", "norm", "fc_norm"),
+    block=r"blocks\.{index}\.",
+    parts={
+        "attn": (r"{block}attn\.(?:qkv|proj)",),
+        "mlp": (r"{block}mlp\.fc\w+",),
+        "norm": (r"{block}norm[12]", "norm", "fc_norm"),
+        "patch_embed": (r"patch_embed\.proj",),
+    },
     heads=("head", "head_dist"),
     fused_blocks={"qkv": 3},
 )
 _TIMM_SWIN = Family(
     inside=("timm_model",),
-    blocks=r"layers\.\d+\.blocks\.{index}\.",
-    in_block=r"(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12])",
-    outside=(r"layers\.\d+\.downsample\.reduction", "norm"),
+    block=r"layers\.\d+\.blocks\.{index}\.",
+    parts={
+        "attn": (r"{block}attn\.(?:qkv|proj)",),
+        "mlp": (r"{block}mlp\.fc[12]",),
+        "norm": (r"{block}norm[12]", "norm"),
+        "downsample": (r"layers\.\d+\.downsample\.reduction",),
+    },
     heads=("head.fc",),
+)
+_TIMM_RESNET = Family(
+    inside=("timm_model",),
+    block=r"layer\d+\.{index}\.",
+    parts={
+        "conv": (r"{block}conv[123]",),
+        "downsample": (r"{block}downsample\.0", r"{block}downsample\.1"),  # in ResNet-D after a pooling
+        "stem": ("conv1", r"conv1\.[036]"),
+    },
+    heads=("fc",),
+    convolutions="rescale",
 )
 _MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
 _HF_VIT = Family(
     inside=_MODEL_TYPES,
-    blocks=r"(?:encoder\.)?layers?\.{index}\.",
-    in_block=r"(?:layernorm_before|layernorm_after|norm[12]|attention\.[qkvo]_proj|mlp\.(?:fc[12]|\w+_proj))",
-    outside=(r"embeddings\.patch_embeddings\.projection", "layernorm"),
+    block=r"(?:encoder\.)?layers?\.{index}\.",
+    parts={
+        "attn": (r"{block}attention\.[qkvo]_proj",),
+        "mlp": (r"{block}mlp\.(?:fc[12]|\w+_proj)",),
+        "norm": (r"{block}(?:layernorm_before|layernorm_after|norm[12])", "layernorm"),
+        "patch_embed": (r"embeddings\.patch_embeddings\.projection",),
+    },
     heads=("classifier", "cls_classifier", "distillation_classifier"),
 )
 _BY_CLASS = {
     "VisionTransformer": _TIMM_VIT,
     "VisionTransformerDistilled": _TIMM_VIT,
     "SwinTransformer": _TIMM_SWIN,
+    "ResNet": _TIMM_RESNET,
 }
 _BY_MODEL_TYPE = {name: _HF_VIT for name in _MODEL_TYPES}
 
@@ -106,9 +151,13 @@ def default_targets(model: nn.Module) -> list[str]:
 
 
 def block_linears(model: nn.Module) -> list[str] | str:
-    """The full names of all linears among the default targets; PEFT's "all-linear" for an unknown family."""
-    modules = dict(model.named_modules())
-    return [name for name in default_targets(model) if isinstance(modules[name], nn.Linear)] or "all-linear"
+    """The full names of all linears (in a ResNet: convolutions) among the default targets.
+
+    For an unknown family, PEFT's "all-linear".
+    """
+    family, modules = family_of(model), dict(model.named_modules())
+    kind = nn.Conv2d if family and family.convolutions == "rescale" else nn.Linear
+    return [name for name in default_targets(model) if isinstance(modules[name], kind)] or "all-linear"
 
 
 def classifier_names(model: nn.Module) -> list[str]:

@@ -53,6 +53,15 @@ CASES = [
         {**same_start, "target_modules": ["layernorm0", "lin0", "lin1"]},
     ),
     ("RLRR conv", "Conv2d", RLRRConfig, {**same_start, "target_modules": ["conv2d", "lin0"]}),
+    *(
+        (
+            f"RLRR kernel {kind}",
+            kind,
+            RLRRConfig,
+            {**same_start, "target_modules": ["conv2d"], "convolutions": "rescale"},
+        )
+        for kind in ("Conv2d", "Conv2dGroups", "Conv2d1x1")
+    ),
 ]
 same = {"target_modules": ["lin0"], **off}
 suite.TEST_CASES[:] = CASES

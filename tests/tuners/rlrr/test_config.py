@@ -16,11 +16,16 @@ from rlrr.errors import RLRRError
 REFUSED = {
     "rank must be 1 or more, not 0": {"rank": 0},
     "sides must be one of both, in, out, not 'bth'. Did you mean both?": {"sides": "bth"},
-    'init_weights must be "paper", True or False': {"init_weights": "papr"},
+    "constant, True, False, not 'papr'. Did you mean paper?": {"init_weights": "papr"},
+    'neither gets a gradient: init_weights="identity"': {"init_weights": "zero"},
+    'init_weights="constant" needs rank 1: the 3 terms would': {"init_weights": "constant", "rank": 3},
+    "convolutions must be one of scale, rescale, not 'rescaled'. Did you mean rescale": {"convolutions": "rescaled"},
     "rank > 1 and multiply_weight=False need sides=\"both\", not 'in'": {"sides": "in", "rank": 2},
     "rank > 1 and multiply_weight=False need sides=\"both\", not 'out'": {"sides": "out", "multiply_weight": False},
     "fused_blocks must be 1 or more, not 0": {"fused_blocks": {"qkv": 3, "kv": 0}},
-    "init_weights=True needs residual=True": {"init_weights": True, "residual": False, "multiply_weight": False},
+    "together leave out the frozen weight": {"residual": False, "multiply_weight": False},
+    "leave out target_modules, or parts": {"target_modules": ["qkv"], "parts": ["attn"]},
+    "parts is empty": {"parts": []},
     "cannot be used with a regex": {"target_modules": "blocks.*", "layers_to_transform": 0},
     "with a regex in target_modules": {"target_modules": ".*", "layers_pattern": "blocks"},
     "layers_pattern needs layers_to_transform": {"target_modules": ["qkv"], "layers_pattern": "blocks"},
@@ -30,6 +35,8 @@ SETTINGS = [
     {"target_modules": ["qkv", "proj", "fc1"], "layers_to_transform": [0, 1], "layers_pattern": "blocks"},
     {"target_modules": r".*\.qkv", "exclude_modules": ["proj", "fc2"], "modules_to_save": ["head"]},
     {"rank": 3, "residual": False, "shift": False, "init_weights": False, "fused_blocks": {"qkv": 3, "kv": 2}},
+    {"parts": ["attn", "norm"], "init_weights": "uniform", "convolutions": "rescale"},
+    {"parts": "mlp", "init_weights": "identity"},
     {"sides": "in", "init_weights": True, "fused_blocks": 3},
 ]
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from rlrr import RLRRConfig
 from rlrr.errors import RLRRError
+from rlrr.kernel import scale_matrix
 
 IN, OUT = 5, 6
 FORMS = [
@@ -19,7 +20,7 @@ FORMS = [
     for rank, sides, residual, multiply, shift, n in itertools.product(
         (1, 3), ("both", "in", "out"), (True, False), (True, False), (True, False), (1, 3)
     )
-    if sides == "both" or (rank == 1 and multiply)
+    if (sides == "both" or (rank == 1 and multiply)) and (residual or multiply)
 ]
 
 
@@ -101,7 +102,7 @@ def test_forward_merged_and_mixed_are_the_formula(form):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("form", [form for form in FORMS if form["residual"] or form["multiply_weight"]], ids=identify)
+@every_form
 def test_the_identity_start_is_one_and_can_train(form, bias):
     base = linear(bias)
     x = images(3, IN)
@@ -161,14 +162,19 @@ def test_adapters_of_different_forms_share_a_batch():
 
 # Layers with something missing, and those of other kinds
 
+RESCALED = {"convolutions": "rescale"}
+# the layer, the shape of its images, settings
 BASES = {
-    "linear": (linear, (3, 4, IN)),
-    "linear without bias": (lambda: linear(bias=False), (3, 4, IN)),
-    "norm": (lambda: nn.LayerNorm(IN), (3, 4, IN)),
-    "norm without bias": (lambda: nn.LayerNorm(IN, bias=False), (3, 4, IN)),
-    "norm without weight": (lambda: nn.LayerNorm(IN, elementwise_affine=False), (3, 4, IN)),
-    "convolution": (lambda: nn.Conv2d(2, 4, 3, stride=2, padding=1, padding_mode="reflect"), (3, 2, 6, 6)),
-    "convolution in groups, without bias": (lambda: nn.Conv2d(4, 6, 3, groups=2, bias=False), (3, 4, 6, 6)),
+    "linear": (linear, (3, 4, IN), {}),
+    "linear without bias": (lambda: linear(bias=False), (3, 4, IN), {}),
+    "norm": (lambda: nn.LayerNorm(IN), (3, 4, IN), {}),
+    "norm without bias": (lambda: nn.LayerNorm(IN, bias=False), (3, 4, IN), {}),
+    "norm without weight": (lambda: nn.LayerNorm(IN, elementwise_affine=False), (3, 4, IN), {}),
+    "convolution": (lambda: nn.Conv2d(2, 4, 3, stride=2, padding=1, padding_mode="reflect"), (3, 2, 6, 6), {}),
+    "convolution in groups, without bias": (lambda: nn.Conv2d(4, 6, 3, groups=2, bias=False), (3, 4, 6, 6), {}),
+    "kernel": (lambda: nn.Conv2d(2, 4, 3, stride=2, padding=1, padding_mode="reflect"), (3, 2, 6, 6), RESCALED),
+    "kernel in groups, without bias": (lambda: nn.Conv2d(4, 6, 3, groups=2, bias=False), (3, 4, 6, 6), RESCALED),
+    "kernel, dilated and not square": (lambda: nn.Conv2d(2, 4, (1, 3), dilation=2), (3, 2, 6, 6), RESCALED),
 }
 
 
@@ -180,11 +186,11 @@ def kept(base):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", BASES)
 def test_merging_changes_no_output_and_unmerging_leaves_no_trace(kind, dtype):
-    build, shape = BASES[kind]
+    build, shape, settings = BASES[kind]
     base = build().to(dtype)
     x = images(*shape).to(dtype)
     before, plain = kept(base), base(x)
-    model = adapted(base, ("default", "other"))
+    model = adapted(base, ("default", "other"), **settings)
     output = model(x)
     assert not torch.allclose(output.float(), plain.float(), atol=1e-3)
     assert all(p.dtype == torch.float32 for name, p in model.named_parameters() if "rlrr_" in name)
@@ -208,11 +214,11 @@ def test_merging_changes_no_output_and_unmerging_leaves_no_trace(kind, dtype):
 
 @pytest.mark.parametrize("kind", BASES)
 def test_a_mixed_batch_is_its_samples_one_by_one(kind):
-    build, shape = BASES[kind]
+    build, shape, settings = BASES[kind]
     base = build()
     x = images(*shape)
     plain = base(x)
-    model = adapted(base, ("default", "other"))
+    model = adapted(base, ("default", "other"), **settings)
     mixed = model(x, adapter_names=["other", "__base__", "default"])
     torch.testing.assert_close(mixed[1], plain[1])
     torch.testing.assert_close(mixed[2], model(x)[2])
@@ -222,7 +228,7 @@ def test_a_mixed_batch_is_its_samples_one_by_one(kind):
 
 @pytest.mark.parametrize("kind", ["norm", "norm without weight", "convolution"])
 def test_norms_and_convolutions_gain_a_scale_and_a_shift_of_their_output(kind):
-    build, shape = BASES[kind]
+    build, shape, _ = BASES[kind]
     base = build()
     x = images(*shape)
     model = adapted(base)
@@ -277,6 +283,61 @@ def test_norms_and_convolutions_start_as_in_the_papers_code(base):
         assert values.std().item() == pytest.approx(0.02, rel=0.05)
 
 
+# The other starts of Table 10
+
+WIDE_IN, WIDE_OUT = 512, 768
+KURTOSIS = {"normal": 3, "uniform": 9 / 5, "constant": 1}  # of the fourth moment to the square of the second
+
+
+def started(**settings):
+    layer = adapted(nn.Linear(WIDE_IN, WIDE_OUT), **settings).base_model.model.qkv
+    return [v["default"].detach() if "default" in v else None for v in (layer.rlrr_scale_out, layer.rlrr_scale_in)]
+
+
+@pytest.mark.parametrize(
+    ("start", "rank", "sides"),
+    [
+        (start, rank, sides)
+        for start, rank, sides in itertools.product(KURTOSIS, (1, 4), ("both", "in", "out"))
+        if rank == 1 or (start != "constant" and sides == "both")
+    ],
+)
+def test_the_distribution_alone_differs_from_the_papers_start(start, rank, sides):
+    scales = started(init_weights=start, rank=rank, sides=sides)
+    for vectors in scales:
+        if vectors is not None:
+            square = vectors.square().mean()
+            assert (vectors**4).mean() / square**2 == pytest.approx(KURTOSIS[start], rel=0.25)
+    assert scale_matrix(*scales).square().mean().sqrt() == pytest.approx(2 / math.sqrt(WIDE_IN), rel=0.1)
+    if sides == "both":  # evenly shared
+        assert scales[0].square().mean() == pytest.approx(scales[1].square().mean().item(), rel=0.2)
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+@pytest.mark.parametrize("start", ["normal", "uniform"])
+def test_without_the_residual_the_rescaling_starts_near_one(start, rank):
+    scale_out, scale_in = started(init_weights=start, rank=rank, residual=False)
+    for vectors in (scale_out.T, scale_in):
+        spread = vectors - torch.eye(rank)[:, :1]
+        assert spread.std(-1).numpy() == pytest.approx(0.02, rel=0.15)
+        assert spread.abs().max() <= 0.02 * (math.sqrt(3) if start == "uniform" else 6)
+    assert (scale_out @ scale_in - 1).abs().mean() < 0.03
+
+
+def test_without_the_residual_the_constant_start_is_one_exactly():
+    assert all((vectors == 1).all() for vectors in started(init_weights="constant", residual=False))
+
+
+@pytest.mark.parametrize("start", ["normal", "uniform", "constant", "identity"])
+def test_shifts_start_at_zero_and_norms_as_in_the_paper_or_exactly_at_one(start):
+    assert not adapted(linear(), init_weights=start).base_model.model.qkv.rlrr_shift["default"].any()
+    norm = adapted(nn.LayerNorm(4096), init_weights=start).base_model.model.qkv
+    spread = 0 if start in ("constant", "identity") else 0.02
+    assert norm.rlrr_scale["default"].std().item() == pytest.approx(spread, rel=0.05)
+    assert norm.rlrr_scale["default"].mean().item() == pytest.approx(1, abs=0.05 * spread)
+    assert norm.rlrr_shift["default"].std().item() == pytest.approx(spread, rel=0.05)
+
+
 # What cannot be
 
 
@@ -296,8 +357,17 @@ class Standardised(nn.Conv2d):
 
 
 @pytest.mark.parametrize(
-    "base", [nn.GELU(), nn.Identity(), ChannelsFirst(4), Standardised(2, 2, 1), nn.Conv1d(1, 1, 1)]
+    "base",
+    [
+        nn.GELU(),
+        nn.Identity(),
+        ChannelsFirst(4),
+        Standardised(2, 2, 1),
+        nn.Conv1d(1, 1, 1),
+        nn.ConvTranspose2d(1, 1, 1),
+    ],
 )
 def test_a_layer_that_computes_something_else_is_refused_by_name(base):
-    with pytest.raises(RLRRError, match=f"cannot adapt qkv, a {type(base).__name__}: only Linear"):
-        adapted(base)
+    for convolutions in ("scale", "rescale"):
+        with pytest.raises(RLRRError, match=f"cannot adapt qkv, a {type(base).__name__}: only Linear"):
+            adapted(base, convolutions=convolutions)

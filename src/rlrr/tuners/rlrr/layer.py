@@ -19,13 +19,14 @@ from torch.nn import functional as F
 
 from rlrr.errors import RLRRError
 from rlrr.kernel import rescaled_linear_by_row, rescaling
+from rlrr.tuners.rlrr import init
 from rlrr.tuners.rlrr.config import RLRRConfig
 
 BASE = "__base__"  # PEFT's name for "no adapter" in a mixed batch
 
 
 class RLRRLayer(nn.Module, BaseTunerLayer):
-    """What both kinds of adapted layer share: merging, unmerging and the choice of adapters in forward."""
+    """What all kinds of adapted layer share: merging, unmerging and the choice of adapters in forward."""
 
     other_param_names = ("configs",)
 
@@ -44,12 +45,24 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
     def update_layer(self, adapter_name: str, config: RLRRConfig, blocks: int) -> None:
         """Add the vectors of one adapter; `blocks` is the number of projections stacked in the base layer."""
         self.configs[adapter_name] = config
-        self.create_vectors(adapter_name, config, blocks)
+        self._set_vectors(adapter_name, *self.start(config, blocks))
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
-    def create_vectors(self, adapter_name: str, config: RLRRConfig, blocks: int) -> None:
-        """Make and initialise the parameters of one adapter."""
+    def add_combination(
+        self, adapter_name: str, adapters: Sequence[str], weights: Sequence[float], exact: bool
+    ) -> None:
+        """Give `adapter_name` the weighted sum of `adapters`: of their changes if `exact`, else of their vectors."""
+        with torch.no_grad():
+            vectors = self.combined(adapters, weights, exact)
+        self._set_vectors(adapter_name, *vectors, trainable=False)
+
+    def start(self, config: RLRRConfig, blocks: int) -> tuple[Tensor | None, ...]:
+        """The vectors of a new adapter, in the order of `adapter_layer_names`."""
+        raise NotImplementedError
+
+    def combined(self, adapters: Sequence[str], weights: Sequence[float], exact: bool) -> tuple[Tensor | None, ...]:
+        """The vectors of a weighted sum, in the order of `adapter_layer_names`."""
         raise NotImplementedError
 
     def effective(self, adapter_names: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:
@@ -73,6 +86,17 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
     def _vectors(self, name: str, adapter_names: Sequence[str]) -> list[Tensor]:
         vectors = getattr(self, name)
         return [vectors[adapter] for adapter in adapter_names if adapter in vectors]
+
+    def _set_vectors(self, adapter_name: str, *vectors: Tensor | None, trainable: bool = True) -> None:
+        for name, vector in zip(self.adapter_layer_names, vectors, strict=True):
+            if vector is not None:
+                self._dict(name)[adapter_name] = nn.Parameter(vector, requires_grad=trainable)
+
+    def _weighted(self, name: str, adapters: Sequence[str], weights: Sequence[float]) -> Tensor | None:
+        vectors = self._vectors(name, adapters)
+        if not vectors:
+            return None
+        return torch.stack([weight * vector for weight, vector in zip(weights, vectors, strict=True)]).sum(0)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Put the effective weight and bias in place of the frozen ones.
@@ -178,68 +202,52 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
         return "rlrr." + super().__repr__()
 
 
-class Linear(RLRRLayer):
-    """A linear with `W' = W + (scale_out scale_in) ⊙ W` and `b' = b + shift` (Eq. 16).
+class Rescaled(RLRRLayer):
+    """A layer whose weight, seen as a matrix, is `W' = W + (scale_out scale_in) ⊙ W`, and `b' = b + shift` (Eq. 16).
 
-    For each adapter: `rlrr_scale_out` (out, r); `rlrr_scale_in` (r, in), or (blocks, r, in) for a fused linear;
-    `rlrr_shift` (out).
+    For each adapter, where the matrix is (rows, columns): `rlrr_scale_out` (rows, r); `rlrr_scale_in` (r, columns),
+    or (blocks, r, columns) for a weight of stacked blocks; `rlrr_shift` (out).
     """
 
     adapter_layer_names = ("rlrr_scale_out", "rlrr_scale_in", "rlrr_shift")
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, config: RLRRConfig, blocks: int) -> None:
-        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
-        super().__init__(base_layer, adapter_name, config, blocks)
+    def as_matrix(self, weight: Tensor) -> Tensor:
+        """The weight as a matrix; its rows belong to outputs, in order."""
+        raise NotImplementedError
 
-    def create_vectors(self, adapter_name: str, config: RLRRConfig, blocks: int) -> None:
-        """Kaiming-uniform scales and zero shifts, as in the paper's code, or what `init_weights` says.
+    def from_matrix(self, matrix: Tensor) -> Tensor:
+        """The weight of which `matrix` is the `as_matrix`."""
+        raise NotImplementedError
 
-        The fan-in of `scale_out`, (out, r), is r, so that at rank 1 it starts in ±√6 whatever the width.
-        """
+    def start(self, config: RLRRConfig, blocks: int) -> tuple[Tensor | None, ...]:  # noqa: D102
         if self.out_features % blocks:
             raise RLRRError(
                 f"fused_blocks={blocks} does not divide the {self.out_features} outputs of a layer it is meant for: "
                 "give the number of projections stacked there, or 1."
             )
-        if config.sides != "in":
-            scale_out = torch.empty(self.out_features, config.rank).uniform_(-1, 1) * math.sqrt(6 / config.rank)
-            self.rlrr_scale_out[adapter_name] = nn.Parameter(scale_out)
-        if config.sides != "out":
-            shape = (config.rank, self.in_features) if blocks == 1 else (blocks, config.rank, self.in_features)
-            scale_in = torch.empty(shape).uniform_(-1, 1) * math.sqrt(6 / self.in_features)
-            self.rlrr_scale_in[adapter_name] = nn.Parameter(scale_in)
-        if config.shift:
-            shift = (
-                torch.randn(self.out_features) * 0.02
-                if config.init_weights is False
-                else torch.zeros(self.out_features)
-            )
-            self.rlrr_shift[adapter_name] = nn.Parameter(shift)
-        if config.init_weights is True:
-            self._start_at_pretrained(adapter_name, config)
+        rows, columns = self.as_matrix(self.frozen[0]).shape
+        return *init.scales(config, rows, columns, blocks), init.shift(config, self.out_features)
 
-    def _start_at_pretrained(self, adapter_name: str, config: RLRRConfig) -> None:
-        # S is 0 with the residual: one side is zero and the other stays random, as two zeros would get no gradient.
-        # Without it S is 1: the first of the r terms makes it, and the others, which are 0, differ from it.
-        nn.init.zeros_((self.rlrr_scale_in if config.sides == "in" else self.rlrr_scale_out)[adapter_name])
-        if not config.residual:
-            with torch.no_grad():
-                for vectors in self._vectors("rlrr_scale_out", [adapter_name]):
-                    vectors[:, 0] = 1
-                for vectors in self._vectors("rlrr_scale_in", [adapter_name]):
-                    vectors[..., 0, :] = 1
+    def combined(  # noqa: D102
+        self, adapters: Sequence[str], weights: Sequence[float], exact: bool
+    ) -> tuple[Tensor | None, ...]:
+        outs, ins = (self._vectors(name, adapters) for name in ("rlrr_scale_out", "rlrr_scale_in"))
+        shift = self._weighted("rlrr_shift", adapters, weights)
+        if exact and outs and ins:  # the terms of all, with the weights on one side
+            outs = [weight * vector for weight, vector in zip(weights, outs, strict=True)]
+            return torch.cat(outs, -1), torch.cat(ins, -2), shift
+        return *(self._weighted(name, adapters, weights) for name in ("rlrr_scale_out", "rlrr_scale_in")), shift
 
     def effective(self, adapter_names: Sequence[str]) -> tuple[Tensor, Tensor | None]:  # noqa: D102
         weight, bias = self.frozen
-        dtype = weight.dtype
-        new_weight = weight
+        matrix = changed = self.as_matrix(weight)
         for name in adapter_names:
             config = self.configs[name]
             scale_out, scale_in = (
                 next(iter(self._vectors(side, [name])), None) for side in ("rlrr_scale_out", "rlrr_scale_in")
             )
-            new_weight = new_weight + rescaling(
-                weight,
+            changed = changed + rescaling(
+                matrix,
                 scale_out,
                 scale_in,
                 residual=config.residual,
@@ -248,7 +256,21 @@ class Linear(RLRRLayer):
         shifts = self._vectors("rlrr_shift", adapter_names)
         if shifts:
             bias = sum(shifts) if bias is None else bias + sum(shifts)
-        return new_weight.to(dtype), None if bias is None else bias.to(dtype)
+        return self.from_matrix(changed).to(weight.dtype), None if bias is None else bias.to(weight.dtype)
+
+
+class Linear(Rescaled):
+    """A linear, whose weight is the matrix."""
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: RLRRConfig, blocks: int) -> None:
+        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
+        super().__init__(base_layer, adapter_name, config, blocks)
+
+    def as_matrix(self, weight: Tensor) -> Tensor:  # noqa: D102
+        return weight
+
+    def from_matrix(self, matrix: Tensor) -> Tensor:  # noqa: D102
+        return matrix
 
     def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:  # noqa: D102
         return F.linear(x, weight, bias)
@@ -287,12 +309,15 @@ class Affine(RLRRLayer):
             self.in_features = self.out_features = math.prod(base_layer.normalized_shape)
         super().__init__(base_layer, adapter_name, config, blocks)
 
-    def create_vectors(self, adapter_name: str, config: RLRRConfig, blocks: int) -> None:
-        """N(1, 0.02) scales and N(0, 0.02) shifts, as in the paper's code; 1 and 0 for `init_weights=True`."""
-        spread = 0.0 if config.init_weights is True else 0.02
-        self.rlrr_scale[adapter_name] = nn.Parameter(1 + spread * torch.randn(self.out_features))
-        if config.shift:
-            self.rlrr_shift[adapter_name] = nn.Parameter(spread * torch.randn(self.out_features))
+    def start(self, config: RLRRConfig, blocks: int) -> tuple[Tensor | None, ...]:  # noqa: D102
+        return init.affine(config, self.out_features)
+
+    def combined(  # noqa: D102
+        self, adapters: Sequence[str], weights: Sequence[float], exact: bool
+    ) -> tuple[Tensor | None, ...]:
+        scale, shift = (self._weighted(name, adapters, weights) for name in self.adapter_layer_names)
+        assert scale is not None, "every adapter has a scale here"
+        return 1 - sum(weights) + scale, shift  # 1 + Σ w (scale - 1)
 
     def effective(self, adapter_names: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:  # noqa: D102
         weight, bias = self.frozen

@@ -1,7 +1,14 @@
-"""The PEFT tuner: finds the modules to adapt, wraps them, and mixes adapters in a batch.
+"""The PEFT tuner: finds the modules to adapt, wraps them, mixes adapters in a batch and combines them.
 
-Uses of PEFT's private hooks, all in this file and in `layer.py`: `_prepare_adapter_config`, `_prepare_model`,
-`_create_and_replace`, `_enable_peft_forward_hooks`.
+What is used of PEFT beyond its documented interface, all in this folder:
+
+- hooks of `BaseTuner` that are overridden: `prefix`, `tuner_layer_cls`, `target_module_mapping`,
+  `_prepare_adapter_config`, `_prepare_model`, `_create_and_replace`, `_enable_peft_forward_hooks`, `inject_adapter`;
+- members of `BaseTunerLayer` that are set: `adapter_layer_names`, `other_param_names`, `merged_adapters`,
+  `_active_adapter`, `_disable_adapters`; called: `_move_adapter_to_device_of_base_layer`, `_cast_input_dtype`,
+  `_get_available_adapters`;
+- of `AuxiliaryTrainingWrapper`: `_adapters`; of `ModulesToSaveWrapper`: `modules_to_save`;
+- the functions `check_adapters_to_merge` and `get_pattern_key`; the word `__base__` for "no adapter".
 """
 
 from __future__ import annotations
@@ -10,15 +17,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, Literal, Self
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
+from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, get_pattern_key
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlrr.errors import RLRRError
 from rlrr.targets import call_fused_linears, classifier_names, family_of
+from rlrr.tuners.rlrr.combine import combined_config, combined_module
 from rlrr.tuners.rlrr.config import RLRRConfig
+from rlrr.tuners.rlrr.convolution import Convolution
 from rlrr.tuners.rlrr.layer import BASE, Affine, Linear, RLRRLayer
 
 # A subclass with a forward of its own, as a LayerNorm2d or a standardised convolution, computes something else.
@@ -47,6 +57,56 @@ class RLRRModel(BaseTuner):
         """Refuse a name with which PEFT would lose tensors, then inject."""
         check_adapter_name(adapter_name, model)
         super().inject_adapter(model, adapter_name, *args, **kwargs)
+        _keep_statistics(model)
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module, but a frozen BatchNorm stays in evaluation mode.
+
+        Otherwise it would take the mean out of every shift before it, and its statistics would move away from those
+        that the adapter is saved without.
+        """
+        super().train(mode)
+        _keep_statistics(self.model)
+        return self
+
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: Literal["exact", "average"] = "exact",
+    ) -> None:
+        """Add an adapter that combines others (supplement H); it does not become active.
+
+        Shifts, scales after norms (as changes from 1) and classifiers are summed with the weights in either way. The
+        classes of the adapters have to be the same for their combined classifier to mean anything.
+
+        Args:
+            adapters: Names of adapters with the same settings.
+            weights: A finite number for each.
+            adapter_name: Name of the new adapter.
+            combination_type: "exact" sums what the adapters do to a weight, `S = Σ w_i S_i`, so that ranks add up;
+                "average" sums their vectors, `S = (Σ w_i scale_out_i)(Σ w_i scale_in_i)`, which keeps the rank.
+
+        Raises:
+            RLRRError: the adapters, their weights or the name do not do for that; the model is left as it is.
+        """
+        if adapter_name in self.peft_config:
+            raise RLRRError(f"There is an adapter {adapter_name!r} already: choose another name, or delete that one.")
+        check_adapter_name(adapter_name, self.model)
+        config = combined_config(self.peft_config, adapters, weights, combination_type)
+        heads = {
+            wrapper: combined_module([wrapper.modules_to_save[name] for name in adapters], weights)
+            for wrapper in self.modules()
+            if isinstance(wrapper, ModulesToSaveWrapper) and adapters[0] in wrapper.modules_to_save
+        }
+        self.peft_config[adapter_name] = config
+        self.inject_adapter(self.model, adapter_name)
+        for layer in self.modules():
+            if isinstance(layer, RLRRLayer) and adapter_name in layer.configs:
+                layer.add_combination(adapter_name, adapters, weights, combination_type == "exact")
+        for wrapper, head in heads.items():
+            wrapper.modules_to_save[adapter_name] = head
 
     def _prepare_adapter_config(self, peft_config: RLRRConfig, model_config: dict) -> RLRRConfig:
         return peft_config
@@ -55,6 +115,8 @@ class RLRRModel(BaseTuner):
         family = family_of(model)
         if peft_config.fused_blocks is None:
             peft_config.fused_blocks = dict(family.fused_blocks) if family else {}
+        if peft_config.convolutions is None:
+            peft_config.convolutions = family.convolutions if family else "scale"
         if peft_config.target_modules is None:
             if family is None:
                 raise RLRRError(
@@ -63,8 +125,9 @@ class RLRRModel(BaseTuner):
                 )
             layers = peft_config.layers_to_transform
             layers = [layers] if isinstance(layers, int) else layers
-            peft_config.target_modules = family.target_modules(model, layers)
-            peft_config.layers_to_transform = peft_config.layers_pattern = None  # now part of the regex
+            peft_config.target_modules = family.target_modules(model, layers, peft_config.parts)
+            # now part of the regex
+            peft_config.layers_to_transform = peft_config.layers_pattern = peft_config.parts = None
             if peft_config.modules_to_save is None:
                 peft_config.modules_to_save = classifier_names(model) or None
         call_fused_linears(model)
@@ -82,6 +145,11 @@ class RLRRModel(BaseTuner):
         patterns = peft_config.fused_blocks or {}
         blocks = patterns.get(get_pattern_key(list(patterns), current_key), 1)
         if isinstance(target, RLRRLayer):
+            if type(target) is not _layer_class(target.base_layer, peft_config):
+                raise RLRRError(
+                    f"{adapter_name!r} has another setting of convolutions than the adapter that {current_key} has: "
+                    "give both the same, or load them one at a time."
+                )
             target.update_layer(adapter_name, peft_config, blocks)
             return
         if isinstance(target, BaseTunerLayer):
@@ -91,9 +159,8 @@ class RLRRModel(BaseTuner):
                 f"RLRR cannot adapt {current_key}, a {type(target).__name__}: only Linear, LayerNorm and Conv2d. "
                 "Leave it out of target_modules or name it in exclude_modules."
             )
-        layer_class = Linear if isinstance(target, nn.Linear) else Affine
         # not PEFT's _replace_module, which fails on a LayerNorm without weight
-        setattr(parent, target_name, layer_class(target, adapter_name, peft_config, blocks))
+        setattr(parent, target_name, _layer_class(target, peft_config)(target, adapter_name, peft_config, blocks))
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
@@ -119,6 +186,19 @@ class RLRRModel(BaseTuner):
                     hook = partial(_pass_adapter_names, adapter_names=adapter_names)
                     hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
             yield
+
+
+def _layer_class(base_layer: nn.Module, config: RLRRConfig) -> type[RLRRLayer]:
+    if isinstance(base_layer, nn.Linear):
+        return Linear
+    rescale = isinstance(base_layer, nn.Conv2d) and config.convolutions == "rescale"
+    return Convolution if rescale else Affine
+
+
+def _keep_statistics(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+            module.eval()
 
 
 def _pass_adapter_names(

@@ -1,0 +1,42 @@
+"""A convolution whose kernel is rescaled (supplement G), as in a ResNet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rlrr.kernel import kernel_matrix, matrix_kernel
+from rlrr.tuners.rlrr.config import RLRRConfig
+from rlrr.tuners.rlrr.layer import Rescaled
+
+
+class Convolution(Rescaled):
+    """A 2-d convolution, whose kernel (out, in / groups, kh, kw) is the matrix (out kh, in / groups kw).
+
+    Groups are blocks: each has `rlrr_scale_in` of its own, so that a depthwise convolution has (out, r, kw).
+    """
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: RLRRConfig, blocks: int) -> None:
+        self.in_features, self.out_features = base_layer.in_channels, base_layer.out_channels
+        super().__init__(base_layer, adapter_name, config, blocks)
+
+    def as_matrix(self, weight: Tensor) -> Tensor:  # noqa: D102
+        return kernel_matrix(weight)
+
+    def from_matrix(self, matrix: Tensor) -> Tensor:  # noqa: D102
+        return matrix_kernel(matrix, self.frozen[0].shape).contiguous()
+
+    def start(self, config: RLRRConfig, blocks: int) -> tuple[Tensor | None, ...]:  # noqa: D102
+        return super().start(config, math.lcm(blocks, self.get_base_layer().groups))
+
+    def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:  # noqa: D102
+        return self.get_base_layer()._conv_forward(x, weight, bias)
+
+    def change_rows(self, x: Tensor, result: Tensor, rows: Tensor, adapter_names: Sequence[str]) -> None:
+        """One convolution for each distinct adapter: kernels do not factor over rows as a linear's weight does."""
+        for name in dict.fromkeys(adapter_names):
+            own = rows[torch.tensor([adapter == name for adapter in adapter_names], device=rows.device)]
+            result[own] = self.call_base(x[own], *self.effective([name])).to(result.dtype)
