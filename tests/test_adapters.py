@@ -10,7 +10,7 @@ import peft
 import pytest
 import timm
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import save_file
 from torch import nn
 
@@ -19,12 +19,10 @@ from rlrr.adapters import (
     PEFT_CONFIG,
     RECORD,
     TENSORS,
-    check_adapted,
     hotswap,
     load_adapter,
     load_trained_state,
     merged_model,
-    parameter_counts,
     read_record,
     read_tensors,
     save_adapter,
@@ -34,6 +32,7 @@ from rlrr.backbones import load_backbone
 from rlrr.errors import RLRRError
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.methods import apply_method
+from rlrr.trainable import parameter_counts
 from rlrr.training.output import RECIPE
 from rlrr.training.recipe import METHODS
 from rlrr.tuners import RLRRConfig
@@ -378,46 +377,3 @@ def test_a_model_trained_whole_keeps_its_buffers():
     assert set(trained_state(model)) == set(model.state_dict())
     model[0].requires_grad_(False)
     assert set(trained_state(model)) == {"1.weight", "1.bias"}
-
-
-# After injection
-
-
-class Toy(nn.Module):
-    """Two linears, of which one may be used behind its own back."""
-
-    def __init__(self, bypass: bool) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
-        self.bypass = bypass
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.first(x)
-        return nn.functional.linear(x, self.second.weight, self.second.bias) if self.bypass else self.second(x)
-
-
-def toy(bypass: bool = False) -> PeftModel:
-    return get_peft_model(Toy(bypass), RLRRConfig(target_modules=["first", "second"]))
-
-
-def test_a_layer_that_is_never_called_is_named():
-    check_adapted(toy(), torch.zeros(1, 4))
-    with pytest.raises(RLRRError, match=r"1 of 2 adapted layers are never called, such as \S*second: "):
-        check_adapted(toy(bypass=True), torch.zeros(1, 4))
-
-
-def test_a_parameter_wrongly_trainable_or_frozen_is_named():
-    for trainable in (True, False):
-        model = toy()
-        name, parameter = next((n, p) for n, p in model.named_parameters() if p.requires_grad != trainable)
-        parameter.requires_grad_(trainable)
-        with pytest.raises(RLRRError, match=f"1 parameters are wrongly trainable or frozen, such as .*{name}"):
-            check_adapted(model, torch.zeros(1, 4))
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_the_check_leaves_the_model_as_it_was(training):
-    model = toy().train(training)
-    check_adapted(model, torch.zeros(1, 4))
-    assert model.training is training
-    assert not any(module._forward_pre_hooks for module in model.modules())

@@ -8,18 +8,17 @@ folder is complete once `rlrr.json` is there: it is written last. Only safetenso
 from __future__ import annotations
 
 import hashlib
+import platform
 import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import ModulesToSaveWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -28,7 +27,6 @@ from rlrr.backbones import Backbone, load_backbone
 from rlrr.errors import RLRRError
 from rlrr.files import atomic, read_json, write_json
 from rlrr.methods import apply_method
-from rlrr.targets import classifier_names
 
 FORMAT = 1
 TENSORS, PEFT_CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "rlrr.json"
@@ -142,6 +140,12 @@ def save_adapter(folder: Path, model: nn.Module, record: Record) -> Record:
     return read_record(folder)
 
 
+def library_versions() -> dict[str, str]:
+    """Of what a result depends on, for `Record.versions`."""
+    libraries = ("rlrr", "torch", "timm", "peft", "transformers")
+    return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
+
+
 def read_record(folder: Path) -> Record:
     """Read `rlrr.json`.
 
@@ -162,11 +166,11 @@ def read_record(folder: Path) -> Record:
             )
         raise RLRRError(f"{folder} holds no {RECORD}, so it is not the folder of a run of `rlrr train`.")
     content = read_json(folder / RECORD)
-    version = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(version, int):
+    written = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(written, int):
         raise RLRRError(f"{folder / RECORD} is not one of ours: it names no format.")
-    if version > FORMAT:
-        raise RLRRError(f"{folder / RECORD} has format {version}, newer than this rlrr reads ({FORMAT}): update rlrr.")
+    if written > FORMAT:
+        raise RLRRError(f"{folder / RECORD} has format {written}, newer than this rlrr reads ({FORMAT}): update rlrr.")
     names = {f.name for f in fields(Record)}
     if content.keys() != names:
         odd = ", ".join(sorted(content.keys() ^ names))
@@ -251,74 +255,11 @@ def hotswap(model: PeftModel, folder: Path) -> None:
     load_trained_state(model, read_tensors(folder / TENSORS), folder / TENSORS)
 
 
-def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """Numbers of trained parameters: in the classifier (`head`) and elsewhere (`adapter`)."""
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model
-    heads = [module for name, module in plain.named_modules() if name in classifier_names(plain)]
-    in_head = {id(parameter) for head in heads for parameter in head.parameters()}
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    head = sum(parameter.numel() for parameter in trained if id(parameter) in in_head)
-    return {"adapter": sum(parameter.numel() for parameter in trained) - head, "head": head}
-
-
-def check_adapted(model: PeftModel, example: Tensor) -> None:
-    """Check, after injection, that exactly the adapter is trainable and that every adapted layer is called.
-
-    Some timm families read `layer.weight` past the layer, so that its adapter would never act.
-
-    Args:
-        model: The adapted model.
-        example: A batch of images, (batch, 3, H, W); zeros will do.
-
-    Raises:
-        RLRRError: naming the layers that are never called, or the parameters that are wrongly (not) trainable.
-    """
-    layers: dict[str, Any] = {n: module for n, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
-    adapter = model.active_adapter
-    expected = {
-        id(parameter)
-        for layer in layers.values()
-        for container in layer.adapter_layer_names
-        if adapter in getattr(layer, container)
-        for parameter in _parameters(getattr(layer, container)[adapter])
-    }
-    for module in model.modules():
-        if isinstance(module, ModulesToSaveWrapper):
-            expected |= {id(parameter) for parameter in module.modules_to_save[adapter].parameters()}
-    wrong = [
-        name for name, parameter in model.named_parameters() if parameter.requires_grad != (id(parameter) in expected)
-    ]
-    if wrong or not layers:
-        raise RLRRError(
-            f"After injection, {len(wrong)} parameters are wrongly trainable or frozen, such as {wrong[:1]}."
-        )
-    called = set()
-    hooks = [
-        layer.register_forward_pre_hook(lambda module, args, name=name: called.add(name))
-        for name, layer in layers.items()
-    ]
-    was_training = model.training
-    with torch.no_grad():
-        model.eval()(example)
-    model.train(was_training)
-    for hook in hooks:
-        hook.remove()
-    if missed := sorted(layers.keys() - called):
-        raise RLRRError(
-            f"{len(missed)} of {len(layers)} adapted layers are never called, such as {missed[0]}: this backbone reads "
-            "their weights directly, so an adapter there would do nothing. Leave them out of target_modules."
-        )
-
-
 def _peft_config(folder: Path) -> PeftConfig:
     content = read_json(folder / PEFT_CONFIG)
     if not isinstance(content, dict) or content.get("peft_type") not in PEFT_TYPE_TO_CONFIG_MAPPING:
         raise RLRRError(f"{folder / PEFT_CONFIG} is damaged: it names no method that PEFT knows. Copy it again.")
     return PeftConfig.from_pretrained(str(folder))
-
-
-def _parameters(value: nn.Module | nn.Parameter) -> list[nn.Parameter]:
-    return [value] if isinstance(value, nn.Parameter) else list(value.parameters())
 
 
 def _sha256(path: Path) -> str:

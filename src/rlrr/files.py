@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not at all."""
+"""Files that are either wholly there or not at all, and are not overwritten by chance."""
 
 from __future__ import annotations
 
@@ -43,6 +43,26 @@ def cannot_write(path: Path, error: OSError) -> RLRRError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RLRRError(f"No space left on the disk to write {path}: free some space, then run again.")
     return RLRRError(f"Cannot write {path}: {error.strerror or error}. Choose another place, or check its permissions.")
+
+
+def expect_new_file(path: Path) -> None:
+    """Refuse a path that exists.
+
+    Raises:
+        RLRRError: it does.
+    """
+    if path.exists():
+        raise RLRRError(f"{path} exists: give another --output; nothing is overwritten.", usage=True)
+
+
+def expect_new_folder(path: Path) -> None:
+    """Refuse a path that exists, unless it is an empty folder.
+
+    Raises:
+        RLRRError: it is a file, or a folder with something in it.
+    """
+    if not path.is_dir() or any(path.iterdir()):
+        expect_new_file(path)
 
 
 def write_json(path: Path, value: Any) -> None:

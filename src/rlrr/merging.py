@@ -12,6 +12,7 @@ import timm
 from rlrr.adapters import merged_model
 from rlrr.data import Split, load_data, prepare_split
 from rlrr.errors import RLRRError
+from rlrr.files import expect_new_folder
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.predict import Classifier, load
 
@@ -52,10 +53,9 @@ def merge(
         RLRRError: `output` exists, or the run or an image cannot be read.
     """
     folder = Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RLRRError(f"{folder} exists: give another --output; nothing is overwritten.", usage=True)
+    expect_new_folder(folder)
     classifier = load(run, weights=weights)
-    sample = _sample(classifier, images)
+    sample = sample_images(classifier, images)
     before = classifier.logits(classifier.dataset(sample)) if sample else None
     device = classifier.device
     write_timm_folder(merged_model(classifier.model).cpu(), folder, classifier.classes, classifier.record.preprocessing)
@@ -66,10 +66,14 @@ def merge(
     return Merged(folder, (after - before).abs().max().item(), before.abs().max().item(), len(sample))
 
 
-def _sample(classifier: Classifier, images: Sequence[str | Path]) -> Split | None:
+def sample_images(classifier: Classifier, images: Sequence[str | Path] = ()) -> Split | None:
+    """These images, or the first validation images of the run's own data, or None where they are not at hand."""
     if images:
         return Split([Path(image) for image in images], [0] * len(images), [str(image) for image in images])
     recipe = classifier.record.recipe
+    if classifier.record.data.get("source") is None:
+        logger.warning("No images to compare on (the run names no data): give some with --images.")
+        return None
     try:
         val = load_data(classifier.record.data["source"], val_fraction=recipe["val_fraction"], seed=recipe["seed"]).val
         return prepare_split(val.subset(range(min(SAMPLE, len(val)))), None, bad_images="skip", what="val")[0]

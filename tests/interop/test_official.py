@@ -1,9 +1,11 @@
 """Our tuner against numbers that the paper's own code gave (tests/golden), to 1e-5 of the largest value."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
@@ -13,7 +15,7 @@ from torch.nn import functional as F
 
 from rlrr import RLRRConfig
 from rlrr.errors import RLRRError
-from rlrr.interop.official import from_official
+from rlrr.interop.official import check_architecture, from_official, to_official
 from rlrr.training.optimizer import parameter_groups
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -126,3 +128,43 @@ def test_the_official_checkpoint_file_gives_the_trained_logits():
     saved = saved.get("model", saved.get("state_dict", saved))
     load_adapter(model, from_official(saved)[1])
     assert_close(model.eval()(tensors["x"]), tensors["trained.logits"], "trained logits")
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin"])
+def test_an_adapter_goes_back_to_equal_official_tensors(kind):
+    tensors = part(read(kind)[1], "trained.")
+    if kind == "vit":
+        tensors = torch.load(GOLDEN / "official_vit_trained.pth", weights_only=True)
+    official = {name: tensor for name, tensor in tensors.items() if name != "logits"}
+    back = to_official(from_official(official)[1])
+    assert back.keys() == official.keys()
+    for name, tensor in official.items():
+        assert back[name].dtype == tensor.dtype
+        assert torch.equal(back[name], tensor), name
+        assert back[name].untyped_storage().nbytes() == tensor.nbytes  # torch.save writes whole storages
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["fc_norm.rlrr_scale", "blocks.0.ls1.rlrr_scale", "patch_embed.proj.rlrr_scale_out.x", "vit.layers.0.q_proj.bias"],
+)
+def test_a_tensor_that_the_official_code_has_no_place_for_is_named(name):
+    with pytest.raises(RLRRError, match=f"has no place for {name}"):
+        to_official({f"base_model.model.{name}": torch.zeros(3)})
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vit_tiny_patch16_224", None),
+        ("swin_tiny_patch4_window7_224", None),
+        ("vit_small_patch14_dinov2", r"no VisionTransformer with blocks\.0\.ls1\.gamma"),
+        ("deit_tiny_distilled_patch16_224", "no VisionTransformerDistilled"),
+        ("resnet18", "no ResNet"),
+    ],
+)
+def test_only_the_plain_vit_and_swin_are_the_papers(name, said):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    with pytest.raises(RLRRError, match=said) if said else nullcontext():
+        check_architecture(model)

@@ -94,7 +94,7 @@ class Parser(ArgumentParser):
         """Raise one sentence in place of the usage and the message."""
         message = " ".join(message.replace('in "<unicode string>", ', "at ").split()).rstrip(".")
         named = {action.dest: action for action in self._actions}
-        if match := re.match(r'Parser key "(\w+)": .*?(?:Got|Given) value: (.*)', message):
+        if match := re.match(r'Parser key "(\w+)"(?: element \d+)?: .*?(?:Got|Given) value: (.*)', message):
             key, value = match.groups()
             expected, choices = _expected(named[key])
             message = f"{_label(named[key])} must be {expected}, not {value!r}.{did_you_mean(value, choices)}"

@@ -65,7 +65,8 @@ def training_images(recipe: Recipe, data: ImageData, data_config: Mapping[str, A
             usage=True,
         )
     watched = data.test if on_test else data.val if recipe.validates else None
-    prepared, skipped = None, ()
+    prepared: PreparedImages | None = None
+    skipped: tuple[str, ...] = ()
     if watched:
         prepared, skipped = _prepared(recipe, watched, data_config, "test" if on_test else "val")
     chosen = data.train if recipe.validates else data.train + data.val

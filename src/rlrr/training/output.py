@@ -36,7 +36,9 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
     if not existing.is_dir():
         raise RLRRError(f"{existing} is a file: give another --output.", usage=True)
     if not os.access(existing, os.W_OK):
-        raise RLRRError(f"{existing} cannot be written to: give another --output, or check its permissions.", usage=True)
+        raise RLRRError(
+            f"{existing} cannot be written to: give another --output, or check its permissions.", usage=True
+        )
     is_run = (folder / RECIPE).exists()
     if resume:
         if not is_run:

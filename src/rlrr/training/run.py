@@ -5,13 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import TrainerState, set_seed
 
-from rlrr.adapters import RECORD, Record, check_adapted, parameter_counts, read_record, save_adapter
+from rlrr.adapters import RECORD, Record, library_versions, read_record, save_adapter
 from rlrr.backbones import Backbone, load_backbone
 from rlrr.data import ImageData, Split, data_source, load_data
 from rlrr.data.digest import data_digest
@@ -30,6 +28,7 @@ from rlrr.files import cannot_write
 from rlrr.methods import apply_method
 from rlrr.predict import Classifier
 from rlrr.targets import classifier_names
+from rlrr.trainable import check_adapted, parameter_counts
 from rlrr.training.images import TrainingImages, preprocessing, training_images
 from rlrr.training.output import (
     CHECKPOINTS,
@@ -143,9 +142,7 @@ def build(recipe: Recipe, num_classes: int) -> tuple[Backbone, nn.Module]:
     for name in classifier_names(backbone.model):
         for parameter in backbone.model.get_submodule(name).parameters():
             nn.init.zeros_(parameter)
-    model = apply_method(
-        backbone.model, recipe.method, recipe.rank, recipe.target_modules, **recipe.rlrr_settings()
-    )
+    model = apply_method(backbone.model, recipe.method, recipe.rank, recipe.target_modules, **recipe.rlrr_settings())
     if isinstance(model, PeftModel):
         check_adapted(model, torch.zeros(1, *backbone.data_config["input_size"]))
     return backbone, model
@@ -208,7 +205,7 @@ def _record(
         protocol=_protocol(recipe, tested=False),
         metrics=metrics,
         parameters=parameter_counts(model),
-        versions=_versions(),
+        versions=library_versions(),
     )
 
 
@@ -263,8 +260,3 @@ def _peak_memory() -> int | None:
 
 def _device() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-
-
-def _versions() -> dict[str, str]:
-    libraries = ("rlrr", "torch", "timm", "peft", "transformers")
-    return {"python": platform.python_version(), **{name: version(name) for name in libraries}}

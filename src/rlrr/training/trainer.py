@@ -1,8 +1,8 @@
 """transformers' Trainer for a model that returns logits, saving only what is trained; and what it reports.
 
 Of Trainer's private hooks it overrides `_save`, `_load_from_checkpoint` and `_load_best_model` (checkpoints hold the
-trained tensors only, for every method alike, and their moving average), `_init_training_state` (a moved run finds its best checkpoint, one that
-early stopping had ended takes no step more) and `_determine_best_metric` (ties).
+trained tensors only, for every method alike, and their moving average), `_init_training_state` (a moved run finds its
+best checkpoint, one that early stopping had ended takes no step more) and `_determine_best_metric` (ties).
 """
 
 from __future__ import annotations

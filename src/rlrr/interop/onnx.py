@@ -1,0 +1,191 @@
+"""A run as one ONNX file, with its classes and preprocessing in it, compared with PyTorch before it is kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlrr.adapters import load_adapter, merged_model
+from rlrr.backbones.sources import brief
+from rlrr.errors import RLRRError
+from rlrr.files import cannot_write, expect_new_file, write_json
+from rlrr.merging import sample_images
+from rlrr.predict import Classifier
+
+BATCH_SIZES = (1, 3)
+TOLERANCE = 1e-3  # of the largest logit
+NOISE = 6  # images of it, where there are no real ones
+_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far ONNX Runtime is from PyTorch on the same images, on the CPU.
+
+    Attributes:
+        compared_on: What the images are, in words.
+        images: Number of images.
+        batch_sizes: Each image was run in batches of each of these sizes.
+        largest_logit: Largest absolute logit of PyTorch, of the run as it was trained (unmerged).
+        difference: Largest absolute difference of a logit.
+        relative_difference: The same, by `largest_logit`.
+        same_class: Number of images with the same most likely class.
+        opset: Version of the ONNX operators in the file.
+    """
+
+    compared_on: str
+    images: int
+    batch_sizes: tuple[int, ...]
+    largest_logit: float
+    difference: float
+    relative_difference: float
+    same_class: int
+    opset: int
+
+
+def export_onnx(
+    run: str | Path,
+    output: str | Path,
+    *,
+    images: Sequence[str | Path] = (),
+    opset: int | None = None,
+    weights: str | None = None,
+) -> Parity:
+    """Merge a run and write it as ONNX, with the comparison beside it as `OUTPUT.parity.json`.
+
+    The file takes `images`, float32 (N, 3, H, W), resized and normalised as its metadata `preprocessing` says (timm's
+    data config, as JSON), and gives `logits` (N, classes), in the order of its metadata `classes` (a JSON list).
+    Above 2 GB, the weights are in a second file, `OUTPUT.data`.
+
+    Args:
+        run: The folder of a finished run.
+        output: A file that does not exist yet.
+        images: Images to compare on; by default the first validation images of the run's own data, or else noise.
+        opset: Version of the ONNX operators; None for torch's own choice.
+        weights: Where the backbone's weights are now, if not where they were in training.
+
+    Raises:
+        RLRRError: a package is missing, `output` exists, the model cannot be exported, or the exported one differs;
+            in which case nothing is written.
+    """
+    path = Path(output)
+    expect_new_file(path)
+    if missing := [package for package in _PACKAGES if find_spec(package) is None]:
+        raise RLRRError(f"ONNX needs {' and '.join(missing)}: pip install 'rlrr[export]'.")
+    classifier = Classifier(*load_adapter(Path(run), weights))
+    pixels, compared_on = _images(classifier, images)
+    with torch.inference_mode():
+        expected = torch.cat([classifier.model(batch) for batch in pixels.split(32)])
+    program = _program(merged_model(classifier.model), pixels[:1], opset)
+    record = classifier.record
+    program.model.metadata_props.update(
+        classes=json.dumps(record.classes, ensure_ascii=False), preprocessing=json.dumps(record.preprocessing)
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+            program.save(Path(scratch) / path.name)
+            found = _logits(Path(scratch) / path.name, pixels)
+            parity = _compare(found, expected, compared_on, program.model.opset_imports[""])
+            write_json(Path(scratch) / f"{path.name}.parity.json", asdict(parity))
+            for file in sorted(Path(scratch).iterdir(), reverse=True):  # the model last, after what belongs to it
+                file.replace(path.parent / file.name)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return parity
+
+
+def _images(classifier: Classifier, given: Sequence[str | Path]) -> tuple[Tensor, str]:
+    """Images to compare on, normalised, (N, 3, H, W), and what they are."""
+    if sample := sample_images(classifier, given):
+        try:
+            dataset = classifier.dataset(sample)
+            pixels = torch.stack([dataset[i]["pixel_values"] for i in range(len(dataset))])
+        except RLRRError as error:
+            raise RLRRError(f"Cannot read {error}. Give paths of image files, such as photos/*.jpg.") from error
+        return pixels, "given images" if given else "validation images of the run"
+    shape = classifier.record.preprocessing["input_size"]
+    return torch.randn(NOISE, *shape, generator=torch.Generator().manual_seed(0)), "random noise, no images"
+
+
+def _program(model: nn.Module, example: Tensor, opset: int | None) -> Any:
+    two = example.expand(2, *example.shape[1:])  # torch takes a size of 1 for a constant
+    try:
+        with _quiet_exporter():
+            program: Any = torch.onnx.export(
+                model.eval(),
+                (two,),
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=opset,
+                verbose=False,
+            )
+    except Exception as error:  # of the many stages of the exporter
+        raise RLRRError(f"torch cannot export this {type(model).__name__} to ONNX: {brief(error)}.") from error
+    written = program.model.opset_imports[""]
+    if opset not in (None, written):
+        raise RLRRError(f"torch cannot write opset {opset}, only {written} here: leave out --opset.", usage=True)
+    return program
+
+
+def _logits(file: Path, pixels: Tensor) -> list[Tensor]:
+    """What ONNX Runtime gives for the images in batches of each size."""
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's have no base but this
+        raise RLRRError(
+            f"ONNX Runtime cannot open what torch exported: {brief(error)}. Try another --opset."
+        ) from error
+    return [
+        torch.cat([torch.from_numpy(session.run(None, {"images": b.numpy()})[0]) for b in pixels.split(size)])
+        for size in BATCH_SIZES
+    ]
+
+
+def _compare(found: Sequence[Tensor], expected: Tensor, compared_on: str, opset: int) -> Parity:
+    largest = expected.abs().max().item()
+    all_found = torch.stack(list(found))
+    difference = (all_found - expected).abs().max().item()
+    same = (all_found.argmax(-1) == expected.argmax(-1)).all(0)
+    if not difference <= TOLERANCE * largest:  # also if it is not a number
+        raise RLRRError(
+            f"The ONNX model differs from PyTorch by {difference:.1e} on {compared_on}, where the largest logit is "
+            f"{largest:.1e}: nothing is written. Try another --opset."
+        )
+    return Parity(
+        compared_on=compared_on,
+        images=len(expected),
+        batch_sizes=BATCH_SIZES,
+        largest_logit=largest,
+        difference=difference,
+        relative_difference=difference / largest if largest else 0.0,
+        same_class=int(same.sum()),
+        opset=opset,
+    )
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Leave out the exporter's remarks, tracebacks among them; what it cannot do is raised."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,37 @@
+"""`rlrr export` to ONNX; the paper's own format is in test_import."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+def test_the_onnx_file_is_compared_on_the_runs_own_images(rlrr, finished_run, tmp_path):
+    file = tmp_path / "mein Modell.onnx"
+    result = rlrr("export", finished_run, "--output", file)
+    assert (result.code, result.err) == (0, "")
+    assert f"ONNX model in {file} (opset " in result.out
+    assert "on 9 images (validation images of the run), in batches of 1 and 3:" in result.out
+    found = re.search(
+        r"largest logit difference (\S+) \((\S+) of the largest logit\), same class for 9 of 9", result.out
+    )
+    assert float(found[2]) < 1e-4
+    assert file.exists()
+    assert (tmp_path / "mein Modell.onnx.parity.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Missing: --output."),
+        (["--output", "x.onnx", "--format", "tflite"], "--format must be one of onnx, official, not 'tflite'."),
+        (["--output", "x.onnx", "--opset", "new"], "--opset must be a whole number, not 'new'."),
+        (["--output", "."], ". exists: give another --output; nothing is overwritten."),
+    ],
+)
+def test_wrong_use_is_refused(refused, finished_run, arguments, said):
+    assert refused("export", finished_run, *arguments, code=2).startswith(said)
