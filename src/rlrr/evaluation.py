@@ -17,7 +17,6 @@ from rlrr.errors import RLRRError
 from rlrr.files import write_json
 from rlrr.predict import Classifier, load
 
-
 # what the images of a split did in the run itself, by what it was trained on
 _CAVEATS = {
     ("val", "train"): "they chose the epoch",

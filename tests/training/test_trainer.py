@@ -10,9 +10,9 @@ from transformers import TrainerCallback
 
 from rlrr.errors import RLRRError
 from rlrr.interop.timm_folder import write_timm_folder
-from rlrr.training.recipe import Recipe
 from rlrr.training import trainer as trainer_module
 from rlrr.training.images import training_images
+from rlrr.training.recipe import Recipe
 from rlrr.training.run import build, load_data, set_seed
 from rlrr.training.trainer import Progress, make_trainer, resolve_precision
 

@@ -122,6 +122,28 @@ def test_it_trains_and_every_layer_of_it_gets_a_gradient(variant):
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.parametrize(
+    ("variant", "least", "most"),
+    [
+        ("inputs alone", 0.3, 1.7),
+        ("outputs alone", 0.3, 1.7),  # the code's start of this side would be anything up to 1 ± 2.4
+        ("without the residual", 0.8, 1.2),
+        ("inputs alone, without the residual", 0.9, 1.1),
+        ("outputs alone, without the residual", 0.9, 1.1),
+        ("without W", 1.0, 1.0),
+        ("without W, rank 3", 1.0, 1.0),
+    ],
+)
+def test_variants_that_the_papers_code_has_not_start_near_the_pretrained_weights(variant, least, most):
+    frozen = dict(backbone().named_parameters())
+    merged = dict(adapted(variant, stirred=False).merge_and_unload().named_parameters())
+    for name in ("blocks.0.attn.qkv.weight", "blocks.1.mlp.fc1.weight", "blocks.2.mlp.fc2.weight"):
+        factor = merged[name] / frozen[name]
+        assert factor.min() >= least - 1e-6
+        assert factor.max() <= most + 1e-6
+        assert least == most or factor.std() > 0.01
+
+
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("from the identity")])
 def test_the_identity_is_the_plain_model_at_first(variant):
     x = images()
