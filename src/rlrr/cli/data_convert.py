@@ -37,7 +37,7 @@ def add_arguments(parser: Parser) -> None:
         default=None,
         help="Only this task; or what the only one in SOURCE is, if its name does not tell.",
     )
-    parser.epilog = (parser.epilog or "") + _NOTE
+    parser.description = (parser.description or "") + _NOTE
 
 
 def run(options: Any) -> None:
