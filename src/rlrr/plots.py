@@ -38,7 +38,7 @@ SMALL_IMAGE = 112  # pixels; up to here the pixels themselves are shown
 
 # DejaVu Sans comes with matplotlib; the others, where installed, fill in the scripts it lacks.
 _FALLBACKS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Microsoft YaHei", "Arial Unicode MS")
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans", *(name for name in _FALLBACKS if name in get_font_names())],
     "font.size": 9,
     "text.usetex": False,
@@ -58,7 +58,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """Draw loss and validation accuracy over the epochs, one colour per run.
 
@@ -96,7 +96,7 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     return figure
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Draw how often each true class was taken for each class.
 
@@ -126,7 +126,7 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
     axes.set(xlabel="Predicted", ylabel="True")
     axes.spines[:].set_visible(number > MOST_COUNTS)
     axes.spines[:].set_color(RULE)
-    _title(figure, title)
+    put_title(figure, title)
 
     if number <= MOST_COUNTS:
         edges = np.arange(number - 1) + 0.5
@@ -143,7 +143,7 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
     return figure
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def sample_predictions(
     images: Sequence[Image.Image],
     truths: Sequence[str | None],
@@ -164,7 +164,7 @@ def sample_predictions(
     columns = min(max(len(samples), 2), COLUMNS)
     rows = max(math.ceil(len(samples) / columns), 1)
     figure = Figure(figsize=(2 * columns, 2.35 * rows + 0.35), layout="constrained")
-    _title(figure, title)
+    put_title(figure, title)
     for place, (image, truth, prediction, confidence) in enumerate(samples, start=1):
         axes = figure.add_subplot(rows, columns, place)
         _show(image, axes)
@@ -199,7 +199,7 @@ def _series(records: Sequence[Mapping[str, float]], key: str) -> tuple[list[floa
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
-def _title(figure: Figure, title: str) -> None:
+def put_title(figure: Figure, title: str) -> None:
     """Write `title` over the whole figure, as far as it fits."""
     line = _shorten(title, int(11 * figure.get_figwidth()))
     figure.suptitle(line, x=0.06 / figure.get_figwidth(), ha="left", fontsize=10, fontweight="bold")

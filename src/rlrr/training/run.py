@@ -83,6 +83,8 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         torch.set_num_threads(recipe.threads)
     data = load_data(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed)
     set_seed(recipe.seed)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()  # which an earlier run in this process has raised
     backbone, model = build(recipe, len(data.classes))
     images = training_images(recipe, data, backbone.data_config)
     check_space(folder, model)

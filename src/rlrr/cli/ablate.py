@@ -1,0 +1,88 @@
+"""`rlrr ablate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rlrr.cli.measuring import add_measuring, add_overrides, given, publish, say, say_runs_only, seeds_of
+from rlrr.cli.parser import Parser
+
+USAGE = "DATA [DATA ...] [options]"
+EXAMPLE = "rlrr ablate sample:mnist --tables table6 --model vit_small_focus --image-size 70 --output ablation"
+TABLES = ("table6", "fig2", "table10", "table11")
+_OVERRIDES = (
+    *("model", "weights", "image_size", "rank", "epochs", "cooldown", "batch_size", "learning_rate", "weight_decay"),
+    *("schedule", "warmup", "drop_path", "drop_path_kind", "precision", "val_fraction", "workers", "threads"),
+)
+
+
+def add_arguments(parser: Parser) -> None:
+    """On what, which tables, and the recipe of the full method."""
+    parser.add_argument(
+        "data", metavar="DATA", nargs="+", type=str, help="Folders of images, sample:NAME or hub:OWNER/NAME."
+    )
+    parser.add_argument(
+        "--tables",
+        metavar="TABLE",
+        nargs="+",
+        type=str,
+        default=list(TABLES),
+        help="table6 (sides and residual), fig2 (parts and blocks), table10 (starts), table11 (without W); all if not "
+        "given.",
+    )
+    parser.add_argument(
+        "--output", metavar="FOLDER", type=str, default="ablation", help="Folder for the runs and the tables."
+    )
+    parser.add_argument(
+        "--config",
+        dest="recipe",  # `Parser.parse` reads a `config` for defaults, and a recipe has more than these options
+        metavar="FILE",
+        type=str | None,
+        default=None,
+        help="YAML file of the full method's recipe, or a packaged one, such as vtab1k/cifar; else the options below.",
+    )
+    add_measuring(parser, rates="1, one rate for all variants")
+    add_overrides(parser, _OVERRIDES)
+
+
+def run(options: Any) -> None:
+    """Run what has no result yet and print the tables."""
+    from dataclasses import replace
+
+    from rlrr.backbones import load_backbone
+    from rlrr.compare.ablation import ablation_jobs, ablation_tables, depth_of
+    from rlrr.compare.document import ablation_document
+    from rlrr.compare.protocol import SEEDS, Plan
+    from rlrr.compare.runner import check_one_protocol, run_jobs
+
+    say_runs_only()
+    recipe = replace(_base(options.recipe), data=options.data[0], **given(options, _OVERRIDES))
+    plan = Plan(recipe, "honest", seeds_of(options, SEEDS), tuple(options.rates or (1.0,)))
+    output = Path(options.output)
+    depth = 1
+    if "fig2" in options.tables:
+        depth = depth_of(load_backbone(recipe.model, num_classes=0, weights=recipe.weights).model)
+    tables = ablation_tables(options.tables, depth)
+    jobs = ablation_jobs(tables, plan, options.data, output)
+    for name in jobs:
+        check_one_protocol(output / name, plan)
+    outcomes = run_jobs([job for of_data in jobs.values() for job in of_data.values()], options.jobs, say)
+    results = {
+        data: {name: outcomes.results[job.name] for name, job in of_data.items() if job.name in outcomes.results}
+        for data, of_data in jobs.items()
+    }
+    document = ablation_document(tables, plan, results)
+    publish(document, output, options.json)
+    outcomes.raise_failures()
+
+
+def _base(name: str | None) -> Any:
+    """The recipe that the options change: one of a file, a packaged one, or the defaults."""
+    from rlrr.recipes import load_recipe
+    from rlrr.training.output import read_recipe
+    from rlrr.training.recipe import Recipe
+
+    if name is None:
+        return Recipe(data="")
+    return read_recipe(Path(name).expanduser()) if Path(name).is_file() else load_recipe(name)

@@ -1,0 +1,83 @@
+"""What the commands that measure many runs share: options in place of a recipe's, progress, and the tables."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from docstring_parser import parse_from_object
+
+from rlrr.cli.parser import Parser
+from rlrr.errors import RLRRError
+from rlrr.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from rlrr.compare.document import Document
+
+
+def add_overrides(parser: Parser, names: tuple[str, ...]) -> None:
+    """Take these options of a recipe, each with the recipe's own help and without a default."""
+    said = {option.arg_name: option.description for option in parse_from_object(Recipe).params}
+    hints = get_type_hints(Recipe)
+    for name in names:
+        parser.add_argument(f"--{name}", type=hints[name] | None, default=None, help=said[name])
+
+
+def add_measuring(parser: Parser, rates: str) -> None:
+    """Take seeds, learning rates, jobs and JSON. `rates` says what is tuned if nothing is given."""
+    parser.add_argument(
+        "--seeds",
+        metavar="N",
+        nargs="+",
+        type=int,
+        default=None,
+        help="How many seeds, or, if two or more numbers are given, the seeds (default: 3, which are 0 1 2).",
+    )
+    parser.add_argument(
+        "--rates",
+        metavar="X",
+        nargs="+",
+        type=float,
+        default=None,
+        help="Factors of the learning rate to choose from on validation images; one alone is taken without tuning "
+        f"(default: {rates}).",
+    )
+    parser.add_argument("--jobs", metavar="N", type=int, default=1, help="Runs at a time; they share the cores.")
+    parser.add_argument("--json", type=bool, default=False, help="Print the results as JSON.")
+
+
+def given(options: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Those of these options that were given."""
+    return {name: options[name] for name in names if options[name] is not None}
+
+
+def seeds_of(options: Any, default: tuple[int, ...]) -> tuple[int, ...]:
+    """The seeds that `--seeds` means: `3` is 0, 1 and 2; `0 5` is those two."""
+    if options.seeds is None:
+        return default
+    if options.seeds[0] < 1 and len(options.seeds) == 1:
+        raise RLRRError("--seeds must be 1 or more, or the seeds themselves, two or more numbers.", usage=True)
+    return tuple(range(options.seeds[0])) if len(options.seeds) == 1 else tuple(options.seeds)
+
+
+def say(text: str) -> None:
+    """Put a line on stderr; a function of a module, since other processes call it too."""
+    print(f"rlrr: {text}", file=sys.stderr, flush=True)
+
+
+def say_runs_only() -> None:
+    """Keep to a line for each run, in place of one for each of its epochs."""
+    logging.getLogger("rlrr").setLevel(logging.WARNING)
+
+
+def publish(document: Document, output: Path, as_json: bool) -> None:
+    """Write the tables to a folder, and print them or their content as JSON."""
+    from rlrr.cli.show import print_json
+
+    document.write(output)
+    if as_json:
+        print_json(document.content)
+    else:
+        print(document.text, end="")

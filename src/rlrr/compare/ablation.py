@@ -1,0 +1,185 @@
+"""The paper's ablations: what is left out or put in another's place, as options of a recipe."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rlrr.compare.protocol import Plan
+from rlrr.compare.published import Ablation, published_ablation
+from rlrr.compare.runner import Job
+from rlrr.data import load_data
+from rlrr.errors import RLRRError, did_you_mean
+from rlrr.targets import family_of
+
+TABLES = {  # title, and the paper's numbers in `published`
+    "table6": ("One side, both sides, with and without the residual (Table 6)", "sides"),
+    "fig2": ("Which parts and how many blocks are adapted (Fig. 2)", "parts"),
+    "table10": ("Where the vectors start (Table 10)", "init_weights"),
+    "table11": ("With and without W (Table 11)", "multiply_weight"),
+}
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One row: its name, which is also its folder's, its title, and the options that make it of the full method."""
+
+    name: str
+    title: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AblationTable:
+    """One of the paper's tables: its rows, the full method last, and what the paper prints, if we know."""
+
+    name: str
+    title: str
+    variations: tuple[Variation, ...]
+    paper: Ablation | None
+
+    def printed(self, variation: Variation) -> dict[str, float]:
+        """The paper's accuracies of a row, in percent; empty if we know of none."""
+        rows = self.paper.variants if self.paper else ()
+        return next((row.accuracy for row in rows if row.options == dict(variation.options)), {})
+
+
+def ablation_tables(names: Sequence[str], depth: int) -> list[AblationTable]:
+    """The tables of these names.
+
+    Args:
+        names: Of `TABLES`.
+        depth: Blocks of the backbone.
+
+    Raises:
+        RLRRError: there is no such table.
+    """
+    if unknown := [name for name in names if name not in TABLES]:
+        raise RLRRError(
+            f"There is no table {unknown[0]!r}; there are {', '.join(TABLES)}.{did_you_mean(unknown[0], TABLES)}",
+            usage=True,
+        )
+    full = Variation(FULL, "the full method")
+    rows = {
+        "table6": (*_sides(), replace(full, title="both sides")),
+        "fig2": (*_parts(), *_blocks(depth), replace(full, title=f"all parts of all {depth} blocks")),
+        "table10": (*_starts(), replace(full, title="the paper's")),
+        "table11": (_without_weight(), replace(full, title="with W")),
+    }
+    return [
+        AblationTable(name, TABLES[name][0], rows[name], published_ablation(TABLES[name][1]))
+        for name in dict.fromkeys(names)
+    ]
+
+
+def ablation_jobs(
+    tables: Sequence[AblationTable], plan: Plan, data: Sequence[str], output: Path
+) -> dict[str, dict[str, Job]]:
+    """The jobs of all tables, by data and variation; a variation that two tables share is one job.
+
+    Args:
+        plan: Of the full method; its recipe's data is replaced by each of `data`.
+        data: What a recipe takes as data; each must have test images.
+        output: Gets a folder for each data set, with one for each variation.
+
+    Raises:
+        RLRRError: the recipe is an ablation itself, or some data cannot be used.
+    """
+    recipe = plan.recipe
+    if recipe.method != "rlrr" or recipe.rlrr_settings():
+        named = ", ".join(recipe.rlrr_settings()) or "method"
+        raise RLRRError(f"The recipe sets {named}, which the ablations vary: leave it out of the recipe.", usage=True)
+    names = _data_names(data)
+    for source in data:
+        if not load_data(source, val_fraction=recipe.val_fraction, seed=plan.seeds[0]).test:
+            raise RLRRError(f"{source} has no test images: give data with a test split.", usage=True)
+    variations = {variation.name: variation for table in tables for variation in table.variations}
+    return {
+        title: {
+            name: Job(
+                f"{title}, {name}",
+                replace(plan, recipe=replace(recipe, data=source, **variation.options)),
+                output / title / name,
+            )
+            for name, variation in variations.items()
+        }
+        for source, title in names.items()
+    }
+
+
+def depth_of(model: nn.Module) -> int:
+    """The number of blocks of a backbone; in Swin and ResNet those of the longest stage.
+
+    Raises:
+        RLRRError: it is of no family whose blocks we know.
+    """
+    family = family_of(model)
+    if family is None:
+        raise RLRRError(
+            f"The blocks of this {type(model).__name__} are not known: leave out --tables fig2.", usage=True
+        )
+    block = re.compile(family.block.replace("{index}", r"(\d+)"))
+    found = (block.match(name) for name, _ in model.named_modules())
+    return 1 + max(int(match[1]) for match in found if match)
+
+
+def _sides() -> list[Variation]:
+    """Of the paper's left and right vectors, the left runs over the inputs, since it writes x W."""
+    bare: dict[str, Any] = {"residual": False}
+    return [
+        Variation("in-no-residual", "inputs only, no residual", {"sides": "in"} | bare),
+        Variation("out-no-residual", "outputs only, no residual", {"sides": "out"} | bare),
+        Variation("both-no-residual", "both sides, no residual", bare),
+        Variation("in", "inputs only", {"sides": "in"}),
+        Variation("out", "outputs only", {"sides": "out"}),
+    ]
+
+
+def _parts() -> list[Variation]:
+    titles = {"attn": "MHA", "mlp": "FFN", "norm": "LayerNorm"}
+    chosen = [parts for size in (1, 2) for parts in combinations(titles, size)]
+    return [
+        Variation("-".join(parts), " and ".join(titles[part] for part in parts), {"parts": list(parts)})
+        for parts in chosen
+    ]
+
+
+def _blocks(depth: int) -> list[Variation]:
+    """The first quarter, half and three quarters of the blocks."""
+    numbers = sorted({math.ceil(depth * share / 4) for share in (1, 2, 3)} - {depth})
+    return [
+        Variation(f"first-{number}", f"first {number} of {depth} blocks", {"layers_to_transform": list(range(number))})
+        for number in numbers
+    ]
+
+
+def _starts() -> list[Variation]:
+    """The paper's "zero" is taken for one side at zero: two zero vectors would get no gradient, ever."""
+    titles = {"normal": "normal", "identity": "zero (one side)", "constant": "constant", "uniform": "uniform"}
+    return [Variation(f"start-{start}", title, {"init_weights": start}) for start, title in titles.items()]
+
+
+def _without_weight() -> Variation:
+    return Variation("no-weight", "without W", {"multiply_weight": False})
+
+
+def _data_names(data: Sequence[str]) -> dict[str, str]:
+    """A short name for each data set, which is its folder's; by data."""
+    names = {source: re.split(r"[/:]", source.rstrip("/"))[-1] for source in data}
+    for name in names.values():
+        same = [other for other in names if names[other] == name]
+        if len(same) > 1 or not name.strip("."):
+            raise RLRRError(
+                f"The data {' and '.join(same)} have no name of their own ({name!r}): give them one run of rlrr ablate "
+                "each, with another --output.",
+                usage=True,
+            )
+    return names

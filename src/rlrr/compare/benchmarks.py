@@ -1,0 +1,143 @@
+"""VTAB-1k and FGVC as what is run: their tasks, the paper's recipe for each, and where their images lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rlrr.compare.protocol import Plan
+from rlrr.compare.runner import Job
+from rlrr.data.fgvc import SETS, find_set
+from rlrr.data.vtab import TASKS
+from rlrr.errors import RLRRError, did_you_mean
+from rlrr.recipes import load_recipe
+from rlrr.training.recipe import Recipe
+
+# Options that make no other recipe of the paper's: where things are, how it is computed, and what the table is of.
+_NEUTRAL = ("model", "weights", "method", "threads", "workers")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark.
+
+    Attributes:
+        name: As in the names of its recipes and of the paper's numbers.
+        groups: The titles of its tasks by name, by the title of their group, in the order of the paper's tables.
+        variants: Other recipes for it, as folders of packaged recipes by name.
+    """
+
+    name: str
+    title: str
+    groups: Mapping[str, Mapping[str, str]]
+    variants: Mapping[str, str]
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """All titles by name."""
+        return {name: title for members in self.groups.values() for name, title in members.items()}
+
+    def chosen(self, names: Sequence[str] | None) -> list[str]:
+        """These tasks, in the order of the paper; all if none is named.
+
+        Raises:
+            RLRRError: there is no such task.
+        """
+        for name in names or ():
+            if name not in self.tasks:
+                message = f"{self.title} has no task {name!r}; it has {', '.join(self.tasks)}."
+                raise RLRRError(message + did_you_mean(name, self.tasks), usage=True)
+        return [name for name in self.tasks if names is None or name in names]
+
+    def recipe(self, task: str, options: Mapping[str, Any], variant: str | None = None) -> Recipe:
+        """The paper's recipe for a task with these options in place of its own.
+
+        Another method than rlrr takes its own learning rate, since the recipe's is not for it.
+
+        Raises:
+            RLRRError: there is no such variant, or an option is wrong.
+        """
+        if variant is not None and variant not in self.variants:
+            known = f"it has {', '.join(self.variants)}" if self.variants else "it has none"
+            raise RLRRError(f"{self.title} has no variant {variant!r}; {known}.", usage=True)
+        recipe = load_recipe(f"{self.variants[variant] if variant else self.name}/{task}")
+        own: dict[str, Any] = {} if options.get("method", recipe.method) == "rlrr" else {"learning_rate": None}
+        return replace(recipe, **own | dict(options))
+
+    def changes(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Which of these options make it another recipe than the paper's."""
+        changed = {name: value for name, value in options.items() if name not in _NEUTRAL}
+        if options.get("method", "rlrr") != "rlrr":
+            changed.setdefault("learning_rate", f"{options['method']}'s own")
+        return changed
+
+
+_GROUPS = ("natural", "specialized", "structured")
+BENCHMARKS = {
+    "vtab1k": Benchmark(
+        "vtab1k",
+        "VTAB-1k",
+        {
+            group.capitalize(): {name: task.title for name, task in TASKS.items() if task.group == group}
+            for group in _GROUPS
+        },
+        {},
+    ),
+    "fgvc": Benchmark("fgvc", "FGVC", {"FGVC": {name: one.title for name, one in SETS.items()}}, {"aug": "fgvc_aug"}),
+}
+
+
+def benchmark_jobs(
+    benchmark: Benchmark,
+    root: Path,
+    plan: Mapping[str, Any],
+    options: Mapping[str, Any],
+    output: Path,
+    variant: str | None = None,
+) -> dict[str, Job]:
+    """A job for each task of a benchmark, by name. No data is looked at.
+
+    Args:
+        root: Folder with a folder for each task.
+        plan: What `Plan` takes beside the recipe.
+        options: Of a recipe, in place of the paper's.
+        output: Gets a folder for each task.
+        variant: Of `benchmark.variants`.
+    """
+    return {
+        name: Job(
+            name,
+            Plan(replace(benchmark.recipe(name, options, variant), data=str(place_of(benchmark, root, name))), **plan),
+            output / name,
+        )
+        for name in benchmark.tasks
+    }
+
+
+def place_of(benchmark: Benchmark, root: Path, name: str) -> Path:
+    """The folder of a task, which need not be there."""
+    if benchmark.name == "vtab1k":
+        return root / name
+    try:
+        return find_set(root, name)
+    except RLRRError:
+        return root / SETS[name].folders[0]
+
+
+def check_places(benchmark: Benchmark, root: Path, jobs: Mapping[str, Job]) -> None:
+    """Refuse to start if the folder of a task is not there.
+
+    Raises:
+        RLRRError: naming all that are missing.
+    """
+    if not root.is_dir():
+        raise RLRRError(
+            f"There is no folder {root}: give the one that holds the tasks of {benchmark.title}.", usage=True
+        )
+    if missing := [name for name, job in jobs.items() if not Path(job.plan.recipe.data).is_dir()]:
+        raise RLRRError(
+            f"{root} has no folder of {', '.join(missing)}: put what is missing there, or choose others with --tasks.",
+            usage=True,
+        )
