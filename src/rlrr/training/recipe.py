@@ -12,7 +12,7 @@ from rlrr.errors import RLRRError, did_you_mean
 
 METHODS = ("rlrr", "linear", "full", "lora")
 _OF_RLRR = ("parts", "layers_to_transform", "sides", "residual", "multiply_weight", "shift", "init_weights")
-_ELSEWHERE = ("data", "weights", "workers", "threads")  # they differ from machine to machine
+ELSEWHERE = ("data", "weights", "workers", "threads")  # they differ from machine to machine
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Recipe:
 
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of all that the result depends on: not of paths, threads or worker processes."""
-        content = {name: value for name, value in self.to_dict().items() if name not in _ELSEWHERE}
+        content = {name: value for name, value in self.to_dict().items() if name not in ELSEWHERE}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
