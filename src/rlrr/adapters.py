@@ -67,6 +67,18 @@ class Record:
     format: int = FORMAT
 
 
+def backbone_record(backbone: Backbone, weights: str | None) -> dict[str, Any]:
+    """What a record says of a backbone that was loaded with these `weights`."""
+    return {
+        "name": backbone.name,
+        "weights": str(Path(weights).expanduser().resolve()) if weights else None,
+        "architecture": backbone.architecture,
+        "tag": backbone.tag,
+        "image_size": backbone.image_size,
+        "fingerprint": backbone.fingerprint,
+    }
+
+
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
     """All that a method has trained, on the CPU: for a PEFT model PEFT's own names, else the model's.
 

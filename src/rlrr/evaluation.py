@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
@@ -16,14 +16,6 @@ from rlrr.data.split import enumerated
 from rlrr.errors import RLRRError
 from rlrr.files import write_json
 from rlrr.predict import Classifier, load
-
-# what the images of a split did in the run itself, by what it was trained on
-_CAVEATS = {
-    ("val", "train"): "they chose the epoch",
-    ("val", "trainval"): "they were trained on",
-    ("train", "train"): "they were trained on",
-    ("train", "trainval"): "they were trained on",
-}
 
 
 @dataclass(frozen=True)
@@ -88,8 +80,8 @@ def evaluate(
     trained_on = source is not None and data_source(data) == source
     content = load_data(data, val_fraction=recipe["val_fraction"] if trained_on else None, seed=recipe.get("seed", 0))
     chosen, name = _choose(content, split)
-    if trained_on and (caveat := _CAVEATS.get((name, recipe.get("train_on", "train")))):
-        name = f"{name}: {caveat}"
+    if trained_on and (role := _role(name, recipe)):
+        name = f"{name}: {role}"
     return evaluate_split(classifier, _relabel(chosen, content, classifier), f"{content.name}, {name}", bad_images)
 
 
@@ -127,6 +119,15 @@ def save_evaluation(evaluation: Evaluation, folder: Path, who: str = "") -> tupl
     title = f"{who or evaluation.split}: {evaluation.accuracy:.1%} of {evaluation.images} images right"
     plots.save(plots.confusion_matrix(evaluation.confusion, evaluation.classes, title), picture)
     return figures, picture
+
+
+def _role(split: str, recipe: dict[str, Any]) -> str | None:
+    """What the images of a split did in the run itself, if anything."""
+    if recipe.get("protocol") == "paper":
+        return "best test epoch, they chose it" if split == "test" else "they were trained on"
+    if split == "train" or (split == "val" and recipe.get("train_on") == "trainval"):
+        return "they were trained on"
+    return "they chose the epoch" if split == "val" and recipe.get("select", "best") == "best" else None
 
 
 def _choose(data: ImageData, name: str | None) -> tuple[Split, str]:

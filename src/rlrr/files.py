@@ -65,6 +65,14 @@ def expect_new_folder(path: Path) -> None:
         expect_new_file(path)
 
 
+def at_line(path: Path | str, text: str, key: str) -> str:
+    """Where a file of lines `key: value` has a key: "path, line 3", or its path alone."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.partition(":")[0].strip() == key:
+            return f"{path}, line {number}"
+    return str(path)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic(path) as temporary:

@@ -108,20 +108,20 @@ def test_the_command_line_wins_over_the_file_wherever_it_stands(parser, tmp_path
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"epohs: 3", "There is no option 'epohs'. Did you mean epochs?"),
-        (b"epochs: many", "--epochs must be a whole number, not 'many'."),
-        (b"kind: plane", "--kind must be one of plain, fancy, not 'plane'. Did you mean plain?"),
-        (b"data: [a", "this is not YAML: "),
-        (b"words", "it holds no options"),
-        (b"- a\n- b", "it holds no options"),
-        (b"", "it holds no options"),
-        (b"\xff\xfe\x00", "it is not a text file"),
+        (b"kind: plain\nepohs: 3", ", line 2: There is no option 'epohs'. Did you mean epochs?"),
+        (b"epochs: many", ", line 1: --epochs must be a whole number, not 'many'."),
+        (b"# a comment\nkind: plane", ", line 2: --kind must be one of plain, fancy, not 'plane'. Did you mean plain?"),
+        (b"data: [a", ": this is not YAML: "),
+        (b"words", ": it holds no options"),
+        (b"- a\n- b", ": it holds no options"),
+        (b"", ": it holds no options"),
+        (b"\xff\xfe\x00", ": it is not a text file"),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong_in_it(parser, tmp_path, content, message):
     file = tmp_path / "recipe.yaml"
     file.write_bytes(content)
-    assert refusal(parser, "--config", str(file)).startswith(f"{file}: {message}")
+    assert refusal(parser, "--config", str(file)).startswith(f"{file}{message}")
 
 
 def test_a_missing_file_is_named(parser, tmp_path):

@@ -105,12 +105,27 @@ def test_a_recipe_comes_back_from_its_file(a_run, recipe):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "- a list", "epochs: 3", "data: x\nepoch: 3", "data: [", "3", "data: x\nepochs: -1"]
+    ("text", "said"),
+    [
+        ("", " is not a recipe: each line is an option"),
+        ("- a list", " is not a recipe: each line is an option"),
+        ("3", " is not a recipe: each line is an option"),
+        ("data: [", " is not a recipe: "),
+        ("data: x\nepoch: 3", ", line 2: there is no option 'epoch'. Did you mean epochs?"),
+        ("data: x\n# none\nepochs: -1", ", line 3: --epochs must be 1 or more, not -1."),
+        ("epochs: many", ", line 1: --epochs must be a whole number, not 'many'."),
+    ],
 )
-def test_a_file_that_is_no_recipe_is_named(tmp_path, text):
+def test_a_file_that_is_no_recipe_is_named_with_the_line(tmp_path, text, said):
     (tmp_path / RECIPE).write_text(text)
-    with pytest.raises(RLRRError, match=r"recipe\.yaml is not a recipe|--epochs"):
+    with pytest.raises(RLRRError) as caught:
         read_recipe(tmp_path / RECIPE)
+    assert str(caught.value).startswith(f"{tmp_path / RECIPE}{said}")
+
+
+def test_a_recipe_may_leave_out_the_data_and_write_numbers_as_people_do(tmp_path):
+    (tmp_path / RECIPE).write_text("learning_rate: 1e-3\nweight_decay: 0\n")
+    assert read_recipe(tmp_path / RECIPE) == Recipe("", learning_rate=0.001, weight_decay=0.0)
 
 
 def test_a_recipe_that_is_no_text_is_named(tmp_path):

@@ -146,6 +146,10 @@ def test_the_record_names_the_data_by_its_content(recipe, tmp_path):
         ({}, "train", "train: they were trained on"),
         ({"train_on": "trainval"}, "val", "val: they were trained on"),
         ({}, "test", "test"),
+        ({"select": "last"}, "val", "val"),
+        ({"protocol": "paper"}, "test", "test: best test epoch, they chose it"),
+        ({"protocol": "paper"}, "val", "val: they were trained on"),
+        ({"protocol": "paper"}, "train", "train: they were trained on"),
     ],
 )
 def test_an_evaluation_says_what_the_images_did_in_the_run(recipe, tmp_path, options, split, said):

@@ -25,7 +25,7 @@ _CURATED: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     ),
     "vit_base_patch16_224.orig_in21k": (
         _ORIGINAL,
-        ("VPT", "NOAH", "FacT", "ARC", "PACE", "Adapter+", "RLRR", "ViT_PEFT_Vision"),
+        ("VPT", "NOAH", "FacT", "ARC", "HTA", "PACE", "Adapter+", "RLRR", "ViT_PEFT_Vision"),
         "most results on VTAB-1k",
         "ViT-B_16.npz",
     ),

@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from rlrr.errors import RLRRError, did_you_mean
+from rlrr.files import at_line
 from rlrr.recipes import packaged_recipes, recipe_path
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -63,7 +64,9 @@ class Parser(ArgumentParser):
             except UnicodeDecodeError:
                 raise RLRRError(f"{file}: it is not a text file. Give a YAML file.", usage=True) from None
             except RLRRError as error:
-                raise RLRRError(f"{file}: {error}", usage=True) from None
+                named = re.search(r"option '(\w+)'|^--(\w+)", str(error))
+                where = at_line(file, text, (named[1] or named[2]) if named else "")
+                raise RLRRError(f"{where}: {error}", usage=True) from None
             options = self.parse_args(arguments)
         return options
 

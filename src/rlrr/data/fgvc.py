@@ -171,7 +171,8 @@ def _class_names(
 ) -> tuple[str, ...]:
     """Name the classes by the set's own `classes.txt`, else by the folders of their images, else by what we know.
 
-    Class ids are only taken for the set's own if they run from 0 or 1. What is left is numbered.
+    Ids that run from 0 or 1 may be a fork's own; with them the file is used if it names just those. What is left is
+    numbered.
     """
     parents: dict[int, set[str]] = defaultdict(set)
     for listing in listings.values():
@@ -179,8 +180,10 @@ def _class_names(
             parents[one.label].add(posixpath.basename(posixpath.dirname(one.path)))
     folders = [min(parents[label]) for label in range(len(ids)) if len(parents[label]) == 1]
     own = _classes_file(folder / "classes.txt")
-    choices = [[own[id_] for id_ in ids if id_ in own], folders]
-    if known and known.name in _NUMBERED and ids in (list(range(known.classes)), list(range(1, known.classes + 1))):
+    renumbered = ids in (list(range(len(ids))), list(range(1, len(ids) + 1)))
+    # NABirds' file names all nodes of a hierarchy by ids of its own: with new ids it would name others
+    choices = [[] if renumbered and own.keys() != set(ids) else [own[id_] for id_ in ids if id_ in own], folders]
+    if known and known.name in _NUMBERED and renumbered:
         choices.append(list(class_names(_NUMBERED[known.name])))
     for names in choices:
         bare = tuple(re.sub(r"^(\d+\.|n\d+-)", "", name) for name in names)  # of CUB, of Stanford Dogs

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 _TAIL = {"cifar": 90, "caltech101": 90, "svhn": 90, "clevr_count": 90, "clevr_dist": 90, "oxford_iiit_pet": 80}
 # Per cent of train before val and before test, where the original has neither.
 _WHOLE = {"eurosat": (60, 80), "resisc45": (60, 80), "dsprites_loc": (80, 90), "dsprites_ori": (80, 90)}
+_CLEVR_TRAIN = 70_000  # images of the original's train, before any val is taken from it
 # Values in the original that are grouped into 16 classes.
 _GROUPED = {"dsprites_loc": 32, "dsprites_ori": 40}
 # Names in TFDS, VPT, APLA and CLIP_benchmark, in lower case and with "_" for all else.
@@ -108,7 +109,7 @@ def _whole(task: str, parts: Mapping[str, Split], place: str) -> tuple[Split, Sp
         needs += f", or train, whose last {100 - _TAIL[task]} % are val, and test"
         if task.startswith("clevr"):
             needs += " (the original's validation)"
-            if not test:  # the original's has no labels
+            if not test or (val and train and len(train) == _CLEVR_TRAIN):  # the original's has no labels
                 val, test = None, val
         if train and not val and test:
             end = round(len(train) * _TAIL[task] / 100)

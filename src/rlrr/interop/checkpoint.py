@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rlrr.adapters import (
     Record,
+    backbone_record,
     library_versions,
     load_adapter,
     load_trained_state,
@@ -82,14 +83,7 @@ def import_official(
     load_trained_state(adapted, from_official(official)[1], path)
     record = Record(
         method="rlrr",
-        backbone={
-            "name": backbone.name,
-            "weights": str(Path(weights).expanduser().resolve()) if weights else None,
-            "architecture": backbone.architecture,
-            "tag": backbone.tag,
-            "image_size": backbone.image_size,
-            "fingerprint": backbone.fingerprint,
-        },
+        backbone=backbone_record(backbone, weights),
         classes=names,
         preprocessing=backbone.data_config,
         recipe={
@@ -171,9 +165,9 @@ def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: 
         if found[name].shape != wanted[name].shape:
             shapes = f"{tuple(found[name].shape)}, and on {backbone} it is {tuple(wanted[name].shape)}"
             raise RLRRError(f"{path} is of another backbone: its {name} is {shapes}.")
-    for names, what in ((wanted.keys() - found.keys(), "lacks"), (found.keys() - wanted.keys(), "has too many")):
+    for names, what in ((wanted.keys() - found.keys(), "has no"), (found.keys() - wanted.keys(), "has a")):
         if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise RLRRError(
-                f"{path} {what} {len(names)} tensors for {backbone}, such as {min(names)}: was it trained on another "
-                "backbone?"
+                f"{path} does not fit {backbone}: it {what} {min(names)}{more}. Was it trained on another backbone?"
             )

@@ -81,6 +81,11 @@ def _prepared(
 ) -> tuple[PreparedImages, tuple[str, ...]]:
     prepare, steps = preparation(config), []
     if augment and recipe.random_position:
+        if config["crop_pct"] >= 1:
+            raise RLRRError(
+                "--random_position has no room to move, as crop_pct is 1: give a smaller --crop_pct, such as 0.875.",
+                usage=True,
+            )
         prepare = uncropped(config)
         steps.append(v2.RandomCrop(config["input_size"][-2:]))
     if augment and recipe.flip:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from rlrr.adapters import PEFT_CONFIG, RECORD, TENSORS
-from rlrr.errors import RLRRError
-from rlrr.files import atomic, cannot_write
+from rlrr.errors import RLRRError, did_you_mean
+from rlrr.files import at_line, atomic, cannot_write
 from rlrr.training.recipe import Recipe, differences
 
 RECIPE, METRICS, CHECKPOINTS, TENSORBOARD = "recipe.yaml", "metrics.jsonl", "checkpoints", "tensorboard"
@@ -99,17 +100,41 @@ def write_recipe(recipe: Recipe, folder: Path) -> None:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a `recipe.yaml`.
+    """Read a recipe from YAML; one that names no data, for a command that does, has none.
 
     Raises:
         RLRRError: it is missing, or has a key or value that no recipe has.
     """
     try:
-        return Recipe(**yaml.safe_load(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     except FileNotFoundError:
         raise RLRRError(f"There is no recipe {path}.") from None
-    except (TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RLRRError(f"{path} is not a recipe: {error}.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RLRRError(f"{path} is not a recipe: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise RLRRError(f"{path} is not a recipe: each line is an option, such as `epochs: 20`.")
+    hints = get_type_hints(Recipe)
+    if unknown := [key for key in content if key not in hints]:
+        near = did_you_mean(str(unknown[0]), hints)
+        raise RLRRError(f"{at_line(path, text, str(unknown[0]))}: there is no option {unknown[0]!r}.{near}")
+    numbers: dict[str, Any] = {
+        key: float(value) for key, value in content.items() if _is_number(value) and float in _kinds(hints[key])
+    }
+    try:
+        return Recipe(**{"data": ""} | content | numbers)
+    except RLRRError as error:
+        named = re.match(r"--(\w+)", str(error))
+        raise RLRRError(f"{at_line(path, text, named[1] if named else '')}: {error}") from error
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return (hint, *get_args(hint))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a text is a number: YAML takes 1e-3 for text, since it has no point."""
+    return isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value) is not None
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

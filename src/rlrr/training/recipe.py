@@ -120,6 +120,7 @@ class Recipe:
         Raises:
             RLRRError: for a wrong value.
         """
+        self._check_types()
         if self.method not in METHODS:
             _refuse("method", self.method, f"one of {', '.join(METHODS)}", did_you_mean(self.method, METHODS))
         counts = ("epochs", "batch_size", "accumulate", "image_size", "rank", "early_stop", "threads")
@@ -134,11 +135,14 @@ class Recipe:
         _check("ema", self.ema, "between 0 and 1", lambda value: 0 < value < 1)
         for name in ("random_crop", "crop_pct"):
             _check(name, getattr(self, name), "above 0 and at most 1", lambda value: 0 < value <= 1)
-        for name, hint in get_type_hints(type(self)).items():
-            if choices := _choices(hint):
-                expected = f"one of {', '.join(choices)}"
-                _check(name, getattr(self, name), expected, lambda value, choices=choices: value in choices)
         self._refuse_combinations()
+
+    def _check_types(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            if not _fits(value := getattr(self, name), hint):
+                choices = _choices(hint)
+                expected = f"one of {', '.join(choices)}" if choices else _expected(hint)
+                _refuse(name, value, expected, did_you_mean(str(value), choices))
 
     def _refuse_combinations(self) -> None:
         if self.method in ("linear", "full") and (self.rank or self.target_modules):
@@ -153,9 +157,11 @@ class Recipe:
             _refuse("random_position", True, "left out with --random_crop, which crops at random places too")
         if self.train_on == "trainval" and self.early_stop:
             _refuse("early_stop", self.early_stop, "left out with --train_on trainval, which has no validation images")
-        if self.protocol == "paper" and (self.early_stop or not self.test):
-            name = "early_stop" if self.early_stop else "test"
-            _refuse(name, getattr(self, name), "left out with --protocol paper, which tests after each epoch")
+        if self.protocol == "paper":
+            for name, usual in (("early_stop", None), ("test", True), ("select", "best")):
+                if getattr(self, name) != usual:
+                    reason = "which tests after each epoch and keeps the best"
+                    _refuse(name, getattr(self, name), f"left out with --protocol paper, {reason}")
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             _refuse("batch_size", self.batch_size, "even with mixup or cutmix, which mix images in pairs")
 
@@ -189,6 +195,27 @@ def differences(one: Recipe, other: Recipe) -> list[str]:
 
 def _without_slash(value: Any) -> Any:
     return value.rstrip("/") if isinstance(value, str) else value
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list, as [A,B]"}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type; a whole number is a number too, and true is not 1."""
+    if (kind := get_origin(hint)) is Literal:
+        return value in get_args(hint)
+    if kind is list:
+        return isinstance(value, list) and all(_fits(one, get_args(hint)[0]) for one in value)
+    if kind is not None:  # a type or None
+        return any(_fits(value, one) for one in get_args(hint))
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _expected(hint: Any) -> str:
+    kinds = (get_origin(kind) or kind for kind in (hint, *get_args(hint)))
+    return next(_WORDS[kind] for kind in kinds if kind in _WORDS)
 
 
 def _choices(hint: Any) -> tuple[str, ...]:

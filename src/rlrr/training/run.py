@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -18,7 +17,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import TrainerState, set_seed
 
-from rlrr.adapters import RECORD, Record, library_versions, read_record, save_adapter
+from rlrr.adapters import RECORD, Record, backbone_record, library_versions, read_record, save_adapter
 from rlrr.backbones import Backbone, load_backbone
 from rlrr.data import ImageData, Split, data_source, load_data
 from rlrr.data.digest import data_digest
@@ -30,6 +29,7 @@ from rlrr.predict import Classifier
 from rlrr.targets import classifier_names
 from rlrr.trainable import check_adapted, parameter_counts
 from rlrr.training.images import TrainingImages, preprocessing, training_images
+from rlrr.training.memory import forget_peak, peak_memory
 from rlrr.training.output import (
     CHECKPOINTS,
     check_output,
@@ -42,11 +42,6 @@ from rlrr.training.output import (
 )
 from rlrr.training.recipe import Recipe
 from rlrr.training.trainer import Progress, keeps_best, make_trainer, resolve_precision
-
-try:
-    import resource
-except ImportError:  # on Windows
-    resource = None  # type: ignore[assignment]
 
 BEST_TEST_EPOCH = "best test epoch: the test images chose it, as in published practice; not comparable with others"
 
@@ -83,8 +78,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         torch.set_num_threads(recipe.threads)
     data = load_data(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed)
     set_seed(recipe.seed)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()  # which an earlier run in this process has raised
+    forget_peak()
     backbone, model = build(recipe, len(data.classes))
     images = training_images(recipe, data, backbone.data_config)
     check_space(folder, model)
@@ -101,7 +95,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         # take mixed precision off again, so that the test is what `rlrr evaluate` will measure
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         record = _record(recipe, data, backbone, images, model, _kept(recipe, trainer.state))
-        record.metrics.update(train_seconds=round(trainer.seconds, 1), peak_memory_mb=_peak_memory(), device=_device())
+        record.metrics.update(train_seconds=round(trainer.seconds, 1), peak_memory_mb=peak_memory(), device=_device())
         if recipe.test and data.test and recipe.protocol == "honest":
             record = _tested(model, record, data.test, recipe)
         written = save_adapter(folder, model, record)
@@ -182,14 +176,7 @@ def _record(
     """What is known of a run before its test."""
     return Record(
         method=recipe.method,
-        backbone={
-            "name": backbone.name,
-            "weights": str(Path(recipe.weights).expanduser().resolve()) if recipe.weights else None,
-            "architecture": backbone.architecture,
-            "tag": backbone.tag,
-            "image_size": backbone.image_size,
-            "fingerprint": backbone.fingerprint,
-        },
+        backbone=backbone_record(backbone, recipe.weights),
         classes=list(data.classes),
         preprocessing=backbone.data_config,
         recipe=recipe.to_dict(),
@@ -248,16 +235,6 @@ def _kept(recipe: Recipe, state: TrainerState) -> dict[str, Any]:
         return {"epoch": round(state.epoch or 0)}
     name = "best_test_accuracy" if recipe.protocol == "paper" else "val_accuracy"
     return {name: measured[0]["eval_accuracy"], "epoch": round(measured[0]["epoch"])}
-
-
-def _peak_memory() -> int | None:
-    """The most memory that was in use at a time, in MiB: the GPU's, or else that of the whole process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() >> 20
-    if resource is None:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, but on macOS in bytes
-    return peak >> 20 if sys.platform == "darwin" else peak >> 10
 
 
 def _device() -> str:

@@ -35,6 +35,9 @@ def epoch_rates(recipe: Recipe, peak: float) -> list[float]:
 def make_scheduler(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int) -> LambdaLR | None:
     """The scheduler of a recipe, to be stepped after each step of the optimiser; None leaves it to Trainer.
 
+    In fp16, Trainer steps neither where gradients overflow, as in the first few steps: epochs of the schedule begin as
+    many steps late.
+
     Args:
         recipe: The schedule.
         optimizer: A new one, made with the peak rate for all of its groups.

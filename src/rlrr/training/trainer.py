@@ -41,6 +41,7 @@ from rlrr.training.optimizer import parameter_groups
 from rlrr.training.output import CHECKPOINTS, METRICS, TENSORBOARD
 from rlrr.training.recipe import Recipe
 from rlrr.training.schedule import make_scheduler
+from rlrr.tuners import keep_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +65,6 @@ class ClassificationTrainer(Trainer):
         self._average = MovingAverage(self._plain(), ema) if ema else None
         if self._average:
             self.add_callback(self._average)
-        # a frozen BatchNorm keeps its statistics too: they are in no adapter
-        self._frozen_norms = [
-            module
-            for module in self._plain().modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm)
-            and not any(parameter.requires_grad for parameter in module.parameters())
-        ]
         # a PeftModel takes any keyword, from which Trainer concludes that it scales its loss when accumulating
         self.model_accepts_loss_kwargs = False
 
@@ -89,8 +83,7 @@ class ClassificationTrainer(Trainer):
         images, targets = inputs["pixel_values"], inputs["labels"]
         smoothing = 0.0
         if model.training:
-            for norm in self._frozen_norms:  # which Trainer has just put into training mode
-                norm.eval()
+            keep_statistics(model)  # Trainer has just put all of it into training mode
             if self._mixup is None:
                 smoothing = self._label_smoothing
             else:

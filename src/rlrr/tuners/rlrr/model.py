@@ -57,7 +57,7 @@ class RLRRModel(BaseTuner):
         """Refuse a name with which PEFT would lose tensors, then inject."""
         check_adapter_name(adapter_name, model)
         super().inject_adapter(model, adapter_name, *args, **kwargs)
-        _keep_statistics(model)
+        keep_statistics(model)
 
     def train(self, mode: bool = True) -> Self:
         """As any module, but a frozen BatchNorm stays in evaluation mode.
@@ -66,7 +66,7 @@ class RLRRModel(BaseTuner):
         that the adapter is saved without.
         """
         super().train(mode)
-        _keep_statistics(self.model)
+        keep_statistics(self.model)
         return self
 
     def add_weighted_adapter(
@@ -195,7 +195,8 @@ def _layer_class(base_layer: nn.Module, config: RLRRConfig) -> type[RLRRLayer]:
     return Convolution if rescale else Affine
 
 
-def _keep_statistics(model: nn.Module) -> None:
+def keep_statistics(model: nn.Module) -> None:
+    """Put every frozen BatchNorm into evaluation mode, so that it keeps its statistics, which no adapter holds."""
     for module in model.modules():
         if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
             module.eval()

@@ -1,0 +1,29 @@
+"""The most memory that a training has in use at a time."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+_PROCESS = Path("/proc/self")  # of Linux
+
+
+def forget_peak() -> None:
+    """Begin anew, since an earlier training in this process may have needed more."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        (_PROCESS / "clear_refs").write_text("5")
+
+
+def peak_memory() -> int | None:
+    """The peak in MiB: of the GPU if there is one, else of this process; None where the system does not tell."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() >> 20
+    with suppress(OSError):
+        if peak := re.search(r"VmHWM:\s+(\d+) kB", (_PROCESS / "status").read_text()):
+            return int(peak[1]) >> 10
+    return None
