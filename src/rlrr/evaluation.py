@@ -147,7 +147,7 @@ def _relabel(split: Split, data: ImageData, classifier: Classifier) -> Split:
     if unknown:
         raise RLRRError(
             f"{data.name} has classes that the run does not know ({enumerated(unknown, 5)}); it knows "
-            f"{enumerated(classifier.classes, 5)}: rename or remove their folders."
+            f"{enumerated(classifier.classes, 5)}: is this the data of the run? If so, rename their folders."
         )
     index = [classifier.classes.index(name) for name in data.classes]
     return Split(split.images, [index[label] for label in split.labels], split.names)

@@ -33,7 +33,7 @@ def test_json_is_what_the_file_holds(rlrr, finished_run, images, out):
     content = json.loads(result.out)
     assert content == json.loads((out / "evaluation.json").read_text())
     assert content["images"] == 9
-    assert content["split"].endswith(", val")
+    assert content["split"].endswith(", val: they chose the epoch")
 
 
 def test_the_results_go_into_the_run_if_nothing_else_is_said(rlrr, finished_run, images, tmp_path):
@@ -53,7 +53,7 @@ def test_classes_the_run_does_not_know_are_named(refused, make_images, finished_
     said = refused("evaluate", finished_run, tmp_path / "more", "--output", out, code=1)
     assert said == (
         "more has classes that the run does not know (violet); it knows blue, green, red: "
-        "rename or remove their folders."
+        "is this the data of the run? If so, rename their folders."
     )
 
 

@@ -112,10 +112,13 @@ for arguments in {[["--help"], *([*name.split(), "--help"] for name in COMMANDS)
 
 
 def test_a_command_of_two_words_needs_both(rlrr):
-    for arguments in (["data"], ["data", "--help"], ["data", "chekc"]):
+    for arguments in (["data"], ["data", "chekc"]):
         result = rlrr(*arguments)
         assert (result.code, result.out) == (2, "")
-        assert result.err == "rlrr: `rlrr data` is `rlrr data check` or `rlrr data convert`. See `rlrr --help`.\n"
+        assert result.err == "rlrr: It is `rlrr data check` or `rlrr data convert`. See `rlrr --help`.\n"
+    result = rlrr("data", "--help")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("rlrr data check   Check a copy")
 
 
 def test_the_version_is_printed(rlrr):

@@ -130,13 +130,18 @@ def test_a_missing_file_is_named(parser, tmp_path):
     assert refusal(parser, "--config", str(tmp_path)).startswith(f"Cannot read {tmp_path}: Is a directory")
 
 
-def test_a_list_is_written_in_brackets(parser):
-    assert parser.parse(["--parts", "[attn,mlp]"]).parts == ["attn", "mlp"]
-    assert "--parts must be a list, as [A,B], not 'attn'" in refusal(parser, "--parts", "attn")
+@pytest.mark.parametrize("arguments", [["--parts", "[attn,mlp]"], ["--parts", "attn,mlp"], ["--parts=attn,mlp", "x"]])
+def test_a_list_has_commas_and_may_have_brackets(parser, arguments):
+    assert parser.parse(arguments).parts == ["attn", "mlp"]
+
+
+def test_a_list_of_one_is_a_list(parser):
+    assert parser.parse(["--parts", "attn", "images"]).parts == ["attn"]
+    assert "--parts must be a list, as A,B" in refusal(parser, "--parts", "[attn,")
 
 
 def test_the_help_shows_how_lists_and_switches_are_written(parser):
     shown = parser.format_help()
-    assert "--parts [A,B]" in shown
+    assert "--parts A,B" in shown
     assert "--keep {true,false}" in shown
     assert "\n  --flip  " in shown

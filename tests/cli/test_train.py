@@ -58,6 +58,18 @@ def test_a_packaged_recipe_is_taken_by_its_name(rlrr, refused, images, tiny_back
     assert "Did you mean vtab1k/cifar" in refused("train", images, "--config", "vtab1k/cifra", code=2)
 
 
+def test_a_packaged_recipe_of_another_task_is_remarked_on(rlrr, make_vtab, tiny_backbone, tmp_path):
+    root = make_vtab(tmp_path, "kitti")
+    options = ("--model", tiny_backbone, "--image-size", 32, "--cooldown", 0, "--test", "false", *QUICK)
+    remark = "rlrr: vtab1k/cifar is the recipe of cifar, and the data is kitti\n"
+    for name in ("cifar", "kitti"):
+        trained = rlrr(
+            "train", root / "kitti", "--config", f"vtab1k/{name}", "--output", tmp_path / f"{name} run", *options
+        )
+        assert trained.code == 0, trained.err
+        assert (remark in trained.err) is (name == "cifar")
+
+
 def test_resume_alone_goes_on_by_the_runs_own_recipe(rlrr, refused, finished_run, tmp_path):
     stopped = Path(shutil.copytree(finished_run, tmp_path / "stopped"))
     (stopped / "rlrr.json").unlink()

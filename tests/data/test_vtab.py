@@ -201,7 +201,7 @@ def test_a_copy_of_caltech_without_the_background_is_told(make_vtab, tmp_path):
     edit(folder / "test.txt", "000101.jpg 101", "000101.jpg 100")
     assert refusal(folder) == (
         "train800.txt, val200.txt, test.txt hold 101 classes, without 101 (yin_yang), and caltech101 has 102 "
-        "(some copies leave the background out, and number the classes anew)"
+        "(some copies leave the background out, and number the classes anew: take one with it)"
     )
 
 

@@ -72,26 +72,27 @@ def test_every_option_is_explained(tmp_path):
 @pytest.mark.parametrize("option", [{"rank": 2}, {"target_modules": "head"}])
 @pytest.mark.parametrize("method", ["linear", "full"])
 def test_what_a_method_does_not_have_is_refused(method, option):
-    with pytest.raises(RLRRError, match=f"left out with --method {method}"):
+    with pytest.raises(RLRRError, match=f"does not go with --method {method}"):
         Recipe("data", method=method, **option)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "lora", "sides": "in"}, "--sides must be left out with --method lora: it is an option of rlrr"),
-        ({"method": "full", "residual": False}, "--residual must be left out with --method full"),
-        ({"random_crop": 0.5, "random_position": True}, "--random_position must be left out with --random_crop"),
-        ({"train_on": "trainval", "early_stop": 2}, "--early_stop must be left out with --train_on trainval"),
-        ({"protocol": "paper", "early_stop": 2}, "--early_stop must be left out with --protocol paper"),
-        ({"protocol": "paper", "test": False}, "--test must be left out with --protocol paper"),
-        ({"protocol": "paper", "select": "last"}, "--select must be left out with --protocol paper"),
+        ({"method": "lora", "sides": "in"}, "--sides does not go with --method lora, as it is an option of rlrr"),
+        ({"method": "full", "residual": False}, "--residual does not go with --method full"),
+        ({"random_crop": 0.5, "random_position": True}, "--random_position does not go with --random_crop"),
+        ({"train_on": "trainval", "early_stop": 2}, "--early_stop does not go with --train_on trainval"),
+        ({"protocol": "paper", "early_stop": 2}, "--early_stop does not go with --protocol paper"),
+        ({"protocol": "paper", "test": False}, "--test does not go with --protocol paper"),
+        ({"protocol": "paper", "select": "last"}, "--select does not go with --protocol paper"),
         ({"epochs": "3"}, "--epochs must be a whole number, not '3'"),
         ({"epochs": True}, "--epochs must be a whole number, not True"),
         ({"learning_rate": "fast"}, "--learning_rate must be a number, not 'fast'"),
         ({"flip": 1}, "--flip must be true or false, not 1"),
-        ({"parts": "attn"}, "--parts must be a list, as \\[A,B\\], not 'attn'"),
+        ({"parts": "attn"}, "--parts must be a list, not 'attn'"),
         ({"layers_to_transform": ["a"]}, "--layers_to_transform must be a list"),
+        ({"restart_epochs": 3}, "--restart_epochs does not go with --schedule cosine"),
         ({"ema": 1.0}, "--ema must be between 0 and 1"),
         ({"protocol": "fair"}, "--protocol must be one of honest, paper"),
         ({"crop_mode": "round"}, "--crop_mode must be one of center, squash, border"),

@@ -22,6 +22,8 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 # timm checks the keys only where weights and model have as many classes: none, in both.
 _STRICT = {"source": None, "file": None, "custom_load": False, "num_classes": 0, "label_offset": None}
 
+ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz")
+
 # Beside the encoder, MoCo v3's files hold a second one and a predictor, and MAE's full ones the decoder. (The mask
 # token of MAE and DINOv2 is left out by timm.)
 _ENCODER = "base_encoder."
@@ -51,9 +53,15 @@ def from_file(path: Path, name: str, skeleton: Any, classifier: str | tuple[str,
         path = next((path / file for file in FILES if (path / file).is_file()), path / FILES[0])
     if not path.is_file():
         raise RLRRError(f"There are no weights at {path}: give a .safetensors, .pth or .npz.", usage=True)
+    if path.suffix not in ENDINGS:
+        raise RLRRError(
+            f"{path} does not end as a file of weights does: give a .safetensors, .pth or .npz.", usage=True
+        )
     try:
         if path.suffix == ".npz":
             layout = _npz_layout(path)
+            if not any(layout.values()):
+                raise ValueError("it has none of the names of an original JAX checkpoint")
             overlay = {**_STRICT, "file": str(path), "custom_load": True}
         else:
             state = timm.models.load_state_dict(str(path), weights_only=True)

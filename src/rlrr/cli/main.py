@@ -63,8 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if rest and f"{name} {rest[0]}" in COMMANDS:
         name, rest = f"{name} {rest[0]}", rest[1:]
-    if longer := [f"`rlrr {command}`" for command in COMMANDS if command.startswith(f"{name} ")]:
-        return _fail(f"`rlrr {name}` is {' or '.join(longer)}. See `rlrr --help`.", 2)
+    if longer := {command: text for command, text in COMMANDS.items() if command.startswith(f"{name} ")}:
+        if rest and rest[0] in ("-h", "--help"):
+            print("\n".join(f"rlrr {command:<12} {text}" for command, text in longer.items()))
+            return 0
+        return _fail(f"It is {' or '.join(f'`rlrr {command}`' for command in longer)}. See `rlrr --help`.", 2)
     if name not in COMMANDS:
         return _fail(f"There is no command {name!r}.{did_you_mean(name, COMMANDS)} See `rlrr --help`.", 2)
     command = import_module(f"rlrr.cli.{name.replace(' ', '_')}")

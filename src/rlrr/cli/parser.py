@@ -71,7 +71,7 @@ class Parser(ArgumentParser):
         return options
 
     def _normalised(self, arguments: list[str]) -> list[str]:
-        """Put underscores into option names, and `true` behind a switch that stands alone."""
+        """Put underscores into option names, brackets around lists, and `true` behind a switch that stands alone."""
         known = {option: action for action in self._actions for option in action.option_strings}
         result: list[str] = []
         for position, argument in enumerate(arguments):
@@ -79,7 +79,8 @@ class Parser(ArgumentParser):
                 return result + arguments[position:]
             name, equals, value = argument.partition("=")
             if not re.match(r"--[A-Za-z]", name):
-                result.append(argument)
+                of_list = result and _is_list(known.get(result[-1]))
+                result.append(f"[{argument}]" if of_list and not argument.startswith("[") else argument)
                 continue
             name = "--" + name[2:].replace("-", "_")
             if name not in known:
@@ -87,6 +88,8 @@ class Parser(ArgumentParser):
                     f"There is no option {argument}.{did_you_mean(name, known)} See `{self.prog} --help`.",
                     usage=True,
                 )
+            if equals and _is_list(known[name]) and not value.startswith("["):
+                value = f"[{value}]"
             result.append(name + equals + value)
             follows = arguments[position + 1].lower() if position + 1 < len(arguments) else ""
             if _is_switch(known[name]) and not equals and follows not in ("true", "false"):
@@ -127,7 +130,7 @@ class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         if _is_switch(action):
             return action.option_strings[0] + (" {true,false}" if action.default is True else "")
         if _is_list(action) and action.option_strings:
-            return f"{action.option_strings[0]} [A,B]"
+            return f"{action.option_strings[0]} A,B"
         return super()._format_action_invocation(action)
 
     def _get_default_metavar_for_optional(self, action: Action) -> str:
@@ -141,7 +144,7 @@ def _is_switch(action: Action) -> bool:
     return getattr(action, "_typehint", None) is bool
 
 
-def _is_list(action: Action) -> bool:
+def _is_list(action: Action | None) -> bool:
     hint: Any = getattr(action, "_typehint", None)
     return any(get_origin(kind) is list for kind in (hint, *get_args(hint)))
 
@@ -154,7 +157,7 @@ def _expected(action: Action) -> tuple[str, tuple[str, ...]]:
     """What an option takes, in words, and its choices if they are fixed."""
     hint: Any = getattr(action, "_typehint", None) or action.type
     if _is_list(action):
-        return "a list, as [A,B]", ()
+        return "a list, as A,B", ()
     kind = next((kind for kind in (hint, *get_args(hint)) if kind in _KINDS or get_origin(kind) is Literal), str)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}", get_args(kind)

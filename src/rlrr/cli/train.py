@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from rlrr.cli.parser import Parser
 from rlrr.errors import RLRRError
+from rlrr.recipes import packaged_recipes
 from rlrr.training.recipe import Recipe
 
 USAGE = "DATA [options]"
@@ -38,7 +40,7 @@ def run(options: Any) -> None:
     """Train and say what came out."""
     values = options.as_dict()
     output, resume, overwrite, as_json = (values.pop(name) for name in ("output", "resume", "overwrite", "json"))
-    values.pop("config")
+    _warn_of_another_task(values.pop("config"), values["data"])
     if not values["data"] and not resume:
         raise RLRRError("Say what to train on: a folder of images, sample:mnist, or hub:OWNER/NAME.", usage=True)
 
@@ -56,3 +58,11 @@ def run(options: Any) -> None:
         print_json(record.__dict__)
     else:
         print_record(record, output)
+
+
+def _warn_of_another_task(config: str | None, data: str | None) -> None:
+    """Say so if a packaged recipe is of another task than the data, by the name of its folder."""
+    recipe, folder = (config or "").removesuffix(".yaml"), Path(data or "").name
+    kind, _, task = recipe.rpartition("/")
+    if task != folder and {recipe, f"{kind}/{folder}"} <= set(packaged_recipes()):
+        print(f"rlrr: {config} is the recipe of {task}, and the data is {folder}", file=sys.stderr)

@@ -93,5 +93,6 @@ def read_vtab(folder: Path, *, whole: bool = True) -> Task:
     else:
         labels = [item.label for listing in listings.values() for item in listing.items]
         classes, expected = tuple(str(label) for label in range(max(labels, default=-1) + 1)), _SIZES
-    hint = " (some copies leave the background out, and number the classes anew)" if name == "caltech101" else ""
+    hint = " (some copies leave the background out, and number the classes anew: take one with it)"
+    hint = hint if name == "caltech101" else ""
     return Task(folder, name, classes, known.classes if known else None, expected, listings, Files(folder), hint)

@@ -36,7 +36,7 @@ class Recipe:
     parts: list[str] | None = None
     """Parts of the backbone that rlrr adapts, of attn, mlp, norm, patch_embed and downsample; all if not given."""
     layers_to_transform: list[int] | None = None
-    """Indices of the blocks that rlrr adapts, as [0,1,2]; all if not given."""
+    """Indices of the blocks that rlrr adapts, as 0,1,2; all if not given."""
     sides: Literal["both", "in", "out"] = "both"
     """Sides of a weight that rlrr rescales: its inputs, its outputs or both."""
     residual: bool = True
@@ -147,21 +147,21 @@ class Recipe:
     def _refuse_combinations(self) -> None:
         if self.method in ("linear", "full") and (self.rank or self.target_modules):
             name = "rank" if self.rank else "target_modules"
-            _refuse(name, getattr(self, name), f"left out with --method {self.method}, which has none")
+            _exclude(name, f"--method {self.method}, which has none")
         if self.method != "rlrr" and (settings := self.rlrr_settings()):
-            name, value = next(iter(settings.items()))
-            _refuse(name, value, f"left out with --method {self.method}: it is an option of rlrr")
+            _exclude(next(iter(settings)), f"--method {self.method}, as it is an option of rlrr")
         if self.cooldown and self.schedule == "cosine":
-            _refuse("cooldown", self.cooldown, "left out with --schedule cosine, which ends at 0")
+            _exclude("cooldown", "--schedule cosine, which ends at 0")
+        if self.schedule != "restarts" and (self.restart_epochs, self.restart_factor) != (10, 1):
+            _exclude("restart_epochs" if self.restart_epochs != 10 else "restart_factor", f"--schedule {self.schedule}")
         if self.random_crop is not None and self.random_position:
-            _refuse("random_position", True, "left out with --random_crop, which crops at random places too")
+            _exclude("random_position", "--random_crop, which crops at random places too")
         if self.train_on == "trainval" and self.early_stop:
-            _refuse("early_stop", self.early_stop, "left out with --train_on trainval, which has no validation images")
+            _exclude("early_stop", "--train_on trainval, which has no validation images")
         if self.protocol == "paper":
             for name, usual in (("early_stop", None), ("test", True), ("select", "best")):
                 if getattr(self, name) != usual:
-                    reason = "which tests after each epoch and keeps the best"
-                    _refuse(name, getattr(self, name), f"left out with --protocol paper, {reason}")
+                    _exclude(name, "--protocol paper, which tests after each epoch and keeps the best")
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             _refuse("batch_size", self.batch_size, "even with mixup or cutmix, which mix images in pairs")
 
@@ -197,7 +197,7 @@ def _without_slash(value: Any) -> Any:
     return value.rstrip("/") if isinstance(value, str) else value
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list, as [A,B]"}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list"}
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -227,6 +227,10 @@ def _choices(hint: Any) -> tuple[str, ...]:
 def _check(name: str, value: Any, expected: str, holds: Any) -> None:
     if value is not None and not holds(value):
         _refuse(name, value, expected)
+
+
+def _exclude(name: str, other: str) -> None:
+    raise RLRRError(f"--{name} does not go with {other}: leave it out.", usage=True)
 
 
 def _refuse(name: str, value: Any, expected: str, hint: str = "") -> None:
