@@ -11,9 +11,9 @@ from rlrr.compare import protocol
 def ablate(rlrr, tiny_backbone, tmp_path):
     """Call it, quickly."""
 
-    def call(*arguments):
-        quick = ("--model", tiny_backbone, "--epochs", 1, "--batch-size", 8, "--precision", "fp32", "--seeds", 1)
-        return rlrr("ablate", *arguments, *quick, "--output", tmp_path / "out")
+    def call(*arguments, seeds=("--seeds", 0)):
+        quick = ("--model", tiny_backbone, "--epochs", 1, "--batch-size", 8, "--precision", "fp32")
+        return rlrr("ablate", *arguments, *quick, *seeds, "--output", tmp_path / "out")
 
     return call
 
@@ -56,7 +56,7 @@ def test_a_recipe_file_or_a_packaged_recipe_is_what_is_varied(ablate, images, tm
     assert ablate(images, "--tables", "table11", "--config", tmp_path / "base.yaml").code == 0
     assert {(one.weight_decay, one.learning_rate) for one in trained} == {(0.01, 0.002)}
     refused = ablate(images, "--tables", "table11", "--config", "vtab1k/cifar")
-    assert refused.code == 2
+    assert refused.code == 1
     assert "was made with other options" in refused.err
     assert "weight_decay: 0.01 -> 5e-05" in refused.err
 
@@ -77,3 +77,19 @@ def test_a_wrong_call_is_one_sentence(rlrr, tmp_path, arguments, named):
     assert result.out == ""
     assert named in result.err
     assert "Traceback" not in result.err
+
+
+def test_a_folder_of_a_benchmark_is_varied_by_its_own_recipe_of_the_paper(ablate, images, make_fgvc, tmp_path, trained):
+    root = make_fgvc(tmp_path / "fgvc", "cub", "cars")
+    data = (root / "CUB_200_2011", root / "Stanford-cars", images)
+    result = ablate(*data, "--tables", "table11", "--protocol", "paper", "--image-size", 32, "--cooldown", 0, seeds=())
+    assert result.code == 0, result.err
+    assert [(one.seed, one.protocol) for one in trained] == [(42, "paper")] * 6
+    assert {one.data: (one.schedule, one.weight_decay) for one in trained} == {
+        str(data[0]): ("restarts", 0.05),
+        str(data[1]): ("paper", 0.05),
+        str(images): ("cosine", 1e-4),
+    }
+    assert "- recipe: CUB_200_2011, Stanford-cars: not the paper's recipe: image_size=32, epochs=1" in result.out
+    assert f"; {images.name}: learning_rate 0.005, epochs 1" in result.out
+    assert result.out.splitlines()[0].endswith(": best test epoch")

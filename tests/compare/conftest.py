@@ -5,8 +5,9 @@ from statistics import fmean, stdev
 
 import pytest
 
+from rlrr.backbones import load_backbone
 from rlrr.compare import protocol
-from rlrr.compare.protocol import Plan, Result
+from rlrr.compare.plan import Plan, Result
 from rlrr.training.recipe import Recipe
 
 
@@ -35,7 +36,7 @@ def make_result():
             images={"train": 1000, "val": 200, "test": 500},
             parameters={"adapter": 1234, "head": 5},
             versions={"rlrr": "0"},
-            device="CPU",
+            device="CPU, 2 threads",
             seconds=90.0,
             peak_memory_mb=100,
         )
@@ -47,6 +48,12 @@ def make_result():
 def kitti(tmp_path_factory, make_vtab) -> Path:
     """One task of VTAB-1k, with 8 test images. Read only."""
     return make_vtab(tmp_path_factory.mktemp("vtab"), "kitti", test=8) / "kitti"
+
+
+@pytest.fixture(scope="session")
+def fingerprint(tiny_backbone) -> str:
+    """Of the tiny backbone's weights."""
+    return load_backbone(tiny_backbone, num_classes=0).fingerprint
 
 
 @pytest.fixture

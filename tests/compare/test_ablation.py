@@ -6,18 +6,21 @@ from pathlib import Path
 import pytest
 import timm
 
-from rlrr.compare.ablation import TABLES, ablation_jobs, ablation_tables, depth_of
-from rlrr.compare.protocol import Plan
+from rlrr.compare.ablation import TABLES, ablation_jobs, ablation_tables, data_names, depth_of
+from rlrr.compare.plan import Plan
 from rlrr.errors import RLRRError
 from rlrr.training.recipe import Recipe
 
 PLAN = Plan(Recipe(data="sample:digits"), rates=(1.0,))
 
 
+def of_data(data: str) -> Plan:
+    return replace(PLAN, recipe=replace(PLAN.recipe, data=data))
+
+
 def test_each_printed_row_of_the_papers_tables_is_a_variation():
     for table in ablation_tables(["table6", "table10", "table11"], depth=12):
-        printed = [row for row in table.paper.variants if row.options.get("method") != "lora"]
-        assert [table.printed(one) for one in table.variations] == [row.accuracy for row in printed]
+        assert [table.printed(one) for one in table.variations] == [row.accuracy for row in table.paper.variants]
 
 
 def test_no_numbers_are_known_of_the_papers_plot():
@@ -34,7 +37,7 @@ def test_the_first_quarter_half_and_three_quarters_of_the_blocks_are_adapted(dep
 
 def test_every_variation_is_a_recipe_of_its_own():
     tables = ablation_tables(list(TABLES), depth=12)
-    jobs = ablation_jobs(tables, PLAN, ["sample:digits"], Path("out"))["digits"]
+    jobs = ablation_jobs(tables, {"digits": PLAN}, Path("out"))["digits"]
     digests = {job.plan.recipe.digest() for job in jobs.values()}
     assert len(digests) == len(jobs)
     assert jobs["full"].plan.recipe == PLAN.recipe
@@ -42,7 +45,7 @@ def test_every_variation_is_a_recipe_of_its_own():
 
 def test_tables_share_the_full_method():
     tables = ablation_tables(["table6", "table11", "table6"], depth=12)
-    jobs = ablation_jobs(tables, PLAN, ["sample:digits", "sample:lfw"], Path("out"))
+    jobs = ablation_jobs(tables, {"digits": PLAN, "lfw": of_data("sample:lfw")}, Path("out"))
     assert list(jobs) == ["digits", "lfw"]
     assert len(jobs["lfw"]) == 7
     assert jobs["lfw"]["full"].folder == Path("out/lfw/full")
@@ -58,17 +61,17 @@ def test_an_unknown_table_is_refused():
 def test_a_recipe_that_is_an_ablation_itself_is_refused(options, named):
     plan = replace(PLAN, recipe=replace(PLAN.recipe, **options))
     with pytest.raises(RLRRError, match=f"The recipe sets {named}"):
-        ablation_jobs(ablation_tables(["table6"], 12), plan, ["sample:digits"], Path("out"))
+        ablation_jobs(ablation_tables(["table6"], 12), {"digits": plan}, Path("out"))
 
 
 def test_two_data_sets_of_one_name_are_refused(tmp_path):
     with pytest.raises(RLRRError, match="have no name of their own"):
-        ablation_jobs(ablation_tables(["table6"], 12), PLAN, ["sample:digits", str(tmp_path / "digits")], Path("out"))
+        data_names(["sample:digits", str(tmp_path / "digits")])
 
 
 def test_data_without_test_images_are_refused_before_anything_runs(flat_images):
     with pytest.raises(RLRRError, match="has no test images"):
-        ablation_jobs(ablation_tables(["table6"], 12), PLAN, [str(flat_images)], Path("out"))
+        ablation_jobs(ablation_tables(["table6"], 12), {"flat": of_data(str(flat_images))}, Path("out"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, check_places
+from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, changes, check_places, recipe_of
 from rlrr.errors import RLRRError
 from rlrr.recipes import load_recipe
 
@@ -47,10 +47,9 @@ def test_tasks_are_taken_in_the_order_of_the_paper():
 
 
 def test_only_options_that_make_another_recipe_are_said_to():
-    vtab = BENCHMARKS["vtab1k"]
-    assert vtab.changes({"model": "x", "weights": "y", "threads": 1, "workers": 0, "method": "rlrr"}) == {}
-    assert vtab.changes({"epochs": 2, "model": "x"}) == {"epochs": 2}
-    assert vtab.changes({"method": "linear"}) == {"learning_rate": "linear's own"}
+    assert changes({"model": "x", "weights": "y", "threads": 1, "workers": 0, "method": "rlrr"}) == {}
+    assert changes({"epochs": 2, "model": "x"}) == {"epochs": 2}
+    assert changes({"method": "linear"}) == {"learning_rate": "linear's own"}
 
 
 def test_another_method_does_not_take_the_learning_rate_of_rlrr():
@@ -62,3 +61,13 @@ def test_another_method_does_not_take_the_learning_rate_of_rlrr():
 def test_a_variant_that_is_not_there_is_refused():
     with pytest.raises(RLRRError, match="VTAB-1k has no variant 'aug'; it has none"):
         BENCHMARKS["vtab1k"].recipe("cifar", {}, "aug")
+
+
+def test_a_folder_of_a_benchmark_is_known_by_its_name_and_its_lists(make_vtab, make_fgvc, tmp_path, flat_images):
+    vtab, fgvc = make_vtab(tmp_path, "kitti", test=4), make_fgvc(tmp_path, "cub")
+    assert recipe_of(str(vtab / "kitti")) == "vtab1k/kitti"
+    assert recipe_of(f"{fgvc}/CUB_200_2011/") == "fgvc/cub"
+    (vtab / "kitti").rename(vtab / "kitty")
+    (tmp_path / "cars").mkdir()
+    for data in (vtab / "kitty", tmp_path / "cars", flat_images, "sample:lfw"):
+        assert recipe_of(str(data)) is None

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from rlrr.adapters import read_record
 from rlrr.compare import protocol
-from rlrr.compare.protocol import Plan
-from rlrr.compare.runner import Job, check_one_backbone, check_one_protocol, run_jobs
+from rlrr.compare.plan import Plan
+from rlrr.compare.runner import Job, run_jobs
 from rlrr.errors import RLRRError
 from rlrr.interop.timm_folder import write_timm_folder
 
@@ -25,16 +26,33 @@ def test_a_job_that_fails_does_not_stop_the_others_and_is_named_at_the_end(jobs,
     assert list(outcomes.results) == ["one", "two"]
     assert list(outcomes.failures) == ["broken"]
     assert "broken: failed; the others go on" in said
-    with pytest.raises(RLRRError, match=r"(?s)1 of 3 failed.*broken: .*nothing"):
+    with pytest.raises(RLRRError, match=r"(?s)1 failed.*broken: .*nothing"):
         outcomes.raise_failures()
     run_jobs(jobs)
     assert len(trained) == 2
 
 
 def test_jobs_in_processes_give_the_same(jobs, tmp_path):
-    alone = run_jobs(jobs[:1])
-    beside = run_jobs([Job(name, jobs[0].plan, tmp_path / "beside" / name) for name in ("one", "two")], 2, print)
-    assert [result.accuracies for result in beside.results.values()] == [alone.results["one"].accuracies] * 2
+    run_jobs(jobs[:1])
+    run_jobs([Job(name, jobs[0].plan, tmp_path / "beside" / name) for name in ("one", "two")], 2, print)
+    folders = (tmp_path / "out" / "one", tmp_path / "beside" / "one", tmp_path / "beside" / "two")
+    assert len({read_record(folder / "seed-0").tensors_sha256 for folder in folders}) == 1
+
+
+def test_a_folder_that_does_not_fit_fails_for_itself(jobs, trained):
+    run_jobs(jobs[:1])
+    other = replace(jobs[0], plan=replace(jobs[0].plan, seeds=(1,)))
+    outcomes = run_jobs([other, jobs[2]])
+    assert list(outcomes.results) == ["two"]
+    assert "seeds: 0 -> 1" in outcomes.failures["one"]
+
+
+def test_what_is_not_asked_for_is_neither_run_nor_a_failure(jobs, trained):
+    assert list(run_jobs(jobs, only=["one"]).results) == ["one"]
+    other = [replace(job, plan=replace(job.plan, seeds=(1,))) for job in jobs]
+    assert list(run_jobs(other, only=["two"]).results) == ["two"]  # and not one, which is of another plan
+    assert list(run_jobs([*other[:2], jobs[0]], only=["broken"]).results) == ["one"]
+    assert len(trained) == 2
 
 
 def test_ctrl_c_is_no_failure_of_a_job(jobs, monkeypatch):
@@ -49,7 +67,7 @@ def test_ctrl_c_is_no_failure_of_a_job(jobs, monkeypatch):
         run_jobs(jobs)
 
 
-def test_a_backbone_with_other_weights_is_refused_before_anything_runs(jobs, trained, tmp_path, tiny_backbone):
+def test_a_finished_result_of_other_weights_is_refused(jobs, trained, tmp_path, tiny_backbone):
     import timm
 
     run_jobs(jobs[:1])
@@ -57,8 +75,8 @@ def test_a_backbone_with_other_weights_is_refused_before_anything_runs(jobs, tra
     config = timm.data.resolve_model_data_config(model)
     write_timm_folder(model.apply(_negated), tmp_path / "other", ["a", "b"], config)
     weights = str(tmp_path / "other" / "model.safetensors")
-    other = [replace(job, plan=replace(job.plan, recipe=replace(job.plan.recipe, weights=weights))) for job in jobs]
-    with pytest.raises(RLRRError, match="one and the backbone at hand are of different backbone weights"):
+    other = [replace(job, plan=replace(job.plan, recipe=replace(job.plan.recipe, weights=weights))) for job in jobs[:1]]
+    with pytest.raises(RLRRError, match=r"one: .*weights of the backbone"):
         run_jobs(other)
     assert len(trained) == 1
 
@@ -66,20 +84,6 @@ def test_a_backbone_with_other_weights_is_refused_before_anything_runs(jobs, tra
 def _negated(module):
     for parameter in module.parameters(recurse=False):
         parameter.data.neg_()
-
-
-def test_results_of_two_backbones_are_in_no_one_table(make_result):
-    one, other = make_result(50.0), make_result(60.0, fingerprint="cd" * 32)
-    check_one_backbone({"a": one, "b": one})
-    with pytest.raises(RLRRError, match="a and b are of different backbone weights"):
-        check_one_backbone({"a": one, "b": other})
-
-
-def test_results_of_two_protocols_are_in_no_one_folder(jobs, recipe):
-    run_jobs(jobs[:1])
-    check_one_protocol(jobs[0].folder.parent, jobs[0].plan)
-    with pytest.raises(RLRRError, match="made by the protocol honest, not paper"):
-        check_one_protocol(jobs[0].folder.parent, Plan(recipe, "paper", (42,), (1.0,)))
 
 
 def test_no_jobs_at_a_time_is_refused(jobs):

@@ -21,8 +21,8 @@ PRINTED = Published(
     groups={"natural": 75.0, "structured": 42.0},
     mean=64.0,
     mean_of_groups=None,
-    parameters=None,
     source="",
+    protocol="",
     note="",
 )
 

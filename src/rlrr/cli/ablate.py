@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlrr.cli.measuring import add_measuring, add_overrides, given, publish, say, say_runs_only, seeds_of
+from rlrr.cli.measuring import add_measuring, add_overrides, given, plan_of, publish, say, say_runs_only
 from rlrr.cli.parser import Parser
 
 USAGE = "DATA [DATA ...] [options]"
@@ -28,8 +28,7 @@ def add_arguments(parser: Parser) -> None:
         nargs="+",
         type=str,
         default=list(TABLES),
-        help="table6 (sides and residual), fig2 (parts and blocks), table10 (starts), table11 (without W); all if not "
-        "given.",
+        help="table6 (sides and residual), fig2 (parts and blocks), table10 (starts) or table11 (without W).",
     )
     parser.add_argument(
         "--output", metavar="FOLDER", type=str, default="ablation", help="Folder for the runs and the tables."
@@ -40,7 +39,8 @@ def add_arguments(parser: Parser) -> None:
         metavar="FILE",
         type=str | None,
         default=None,
-        help="YAML file of the full method's recipe, or a packaged one, such as vtab1k/cifar; else the options below.",
+        help="YAML file of the full method's recipe, or a packaged one, such as vtab1k/cifar; if not given, the "
+        "paper's for a folder of VTAB-1k or FGVC, and the defaults for other data. The options below come first.",
     )
     add_measuring(parser, rates="1, one rate for all variants")
     add_overrides(parser, _OVERRIDES)
@@ -51,29 +51,31 @@ def run(options: Any) -> None:
     from dataclasses import replace
 
     from rlrr.backbones import load_backbone
-    from rlrr.compare.ablation import ablation_jobs, ablation_tables, depth_of
-    from rlrr.compare.document import ablation_document
-    from rlrr.compare.protocol import SEEDS, Plan
-    from rlrr.compare.runner import check_one_protocol, run_jobs
+    from rlrr.compare.ablation import ablation_jobs, ablation_tables, data_names, depth_of
+    from rlrr.compare.benchmarks import changes, recipe_of
+    from rlrr.compare.document import ablation_document, paper_recipe, recipe_options
+    from rlrr.compare.plan import Plan
+    from rlrr.compare.runner import run_jobs
 
     say_runs_only()
-    recipe = replace(_base(options.recipe), data=options.data[0], **given(options, _OVERRIDES))
-    plan = Plan(recipe, "honest", seeds_of(options, SEEDS), tuple(options.rates or (1.0,)))
-    output = Path(options.output)
+    changed, settings, output = given(options, _OVERRIDES), plan_of(options, (1.0,)), Path(options.output)
+    plans, recipes = {}, {}
+    for data, name in data_names(options.data).items():
+        packaged = None if options.recipe else recipe_of(data)
+        recipe = replace(_base(options.recipe or packaged), data=data, **changed)
+        plans[name] = Plan(recipe, **settings)
+        recipes[name] = paper_recipe(changes(changed)) if packaged else recipe_options(recipe)
     depth = 1
     if "fig2" in options.tables:
         depth = depth_of(load_backbone(recipe.model, num_classes=0, weights=recipe.weights).model)
     tables = ablation_tables(options.tables, depth)
-    jobs = ablation_jobs(tables, plan, options.data, output)
-    for name in jobs:
-        check_one_protocol(output / name, plan)
+    jobs = ablation_jobs(tables, plans, output)
     outcomes = run_jobs([job for of_data in jobs.values() for job in of_data.values()], options.jobs, say)
     results = {
         data: {name: outcomes.results[job.name] for name, job in of_data.items() if job.name in outcomes.results}
         for data, of_data in jobs.items()
     }
-    document = ablation_document(tables, plan, results)
-    publish(document, output, options.json)
+    publish(ablation_document(tables, plans, results, recipes, outcomes.preprocessing), output, options.json)
     outcomes.raise_failures()
 
 

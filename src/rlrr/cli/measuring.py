@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from docstring_parser import parse_from_object
 
@@ -26,14 +26,21 @@ def add_overrides(parser: Parser, names: tuple[str, ...]) -> None:
 
 
 def add_measuring(parser: Parser, rates: str) -> None:
-    """Take seeds, learning rates, jobs and JSON. `rates` says what is tuned if nothing is given."""
+    """Take the protocol, seeds, learning rates, jobs and JSON. `rates` says what is tuned if nothing is given."""
+    parser.add_argument(
+        "--protocol",
+        type=Literal["honest", "paper"],
+        default="honest",
+        help="honest trains on all but the test images and tests the last epoch, once; paper tests every epoch and "
+        "keeps the best.",
+    )
     parser.add_argument(
         "--seeds",
         metavar="N",
         nargs="+",
         type=int,
         default=None,
-        help="How many seeds, or, if two or more numbers are given, the seeds (default: 3, which are 0 1 2).",
+        help="The seeds themselves, one run each (default: 0 1 2; with --protocol paper 42).",
     )
     parser.add_argument(
         "--rates",
@@ -53,13 +60,27 @@ def given(options: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: options[name] for name in names if options[name] is not None}
 
 
-def seeds_of(options: Any, default: tuple[int, ...]) -> tuple[int, ...]:
-    """The seeds that `--seeds` means: `3` is 0, 1 and 2; `0 5` is those two."""
-    if options.seeds is None:
-        return default
-    if options.seeds[0] < 1 and len(options.seeds) == 1:
-        raise RLRRError("--seeds must be 1 or more, or the seeds themselves, two or more numbers.", usage=True)
-    return tuple(range(options.seeds[0])) if len(options.seeds) == 1 else tuple(options.seeds)
+def plan_of(options: Any, rates: tuple[float, ...]) -> dict[str, Any]:
+    """What `Plan` takes beside the recipe; `rates` if none are given.
+
+    Raises:
+        RLRRError: seeds or rates are given with the paper's protocol.
+    """
+    from rlrr.compare.plan import PAPER_SEED, SEEDS
+
+    paper = options.protocol == "paper"
+    if paper and (options.seeds or options.rates):
+        name = "seeds" if options.seeds else "rates"
+        raise RLRRError(
+            f"Leave --{name} out with --protocol paper, which is one run with seed {PAPER_SEED} at the recipe's own "
+            "learning rate.",
+            usage=True,
+        )
+    return {
+        "protocol": options.protocol,
+        "seeds": (PAPER_SEED,) if paper else tuple(options.seeds or SEEDS),
+        "rates": (1.0,) if paper else tuple(options.rates or rates),
+    }
 
 
 def say(text: str) -> None:

@@ -124,7 +124,8 @@ class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 
     def _get_help_string(self, action: Action) -> str:
         silent = action.default in (None, SUPPRESS, []) or action.default is False
-        return f"{action.help}" + ("" if silent else " (default: %(default)s)")
+        default = " ".join(action.default) if isinstance(action.default, list) else "%(default)s"
+        return f"{action.help}" + ("" if silent else f" (default: {default})")
 
     def _format_action_invocation(self, action: Action) -> str:
         if _is_switch(action):

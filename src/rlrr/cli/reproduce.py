@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from rlrr.cli.measuring import add_measuring, add_overrides, given, publish, say, say_runs_only, seeds_of
+from rlrr.cli.measuring import add_measuring, add_overrides, given, plan_of, publish, say, say_runs_only
 from rlrr.cli.parser import Parser
-from rlrr.errors import RLRRError
 
 USAGE = "{vtab1k,fgvc} ROOT [options]"
 EXAMPLE = "rlrr reproduce vtab1k vtab-1k/ --tasks cifar kitti --output vtab1k-honest"
@@ -23,12 +22,6 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("root", metavar="ROOT", type=str, help="Folder with a folder for each task.")
     parser.add_argument(
         "--tasks", metavar="TASK", nargs="+", type=str, default=None, help="Run only these; all if not given."
-    )
-    parser.add_argument(
-        "--protocol",
-        type=Literal["honest", "paper"],
-        default="honest",
-        help="honest tunes on validation images and tests once; paper tests every epoch and keeps the best.",
     )
     parser.add_argument(
         "--variant",
@@ -49,45 +42,30 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Any) -> None:
     """Run what has no result yet and print the table."""
-
-    from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, check_places
-    from rlrr.compare.document import benchmark_document
-    from rlrr.compare.protocol import PAPER_SEED, RATES, SEEDS, find_result
+    from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, changes, check_places
+    from rlrr.compare.document import benchmark_document, paper_recipe
+    from rlrr.compare.folder import RESULT
+    from rlrr.compare.plan import RATES
     from rlrr.compare.published import published
-    from rlrr.compare.runner import check_one_backbone, check_one_protocol, run_jobs
+    from rlrr.compare.runner import run_jobs
 
     say_runs_only()
-    benchmark, root, paper = BENCHMARKS[options.benchmark], Path(options.root), options.protocol == "paper"
-    if paper and (options.seeds or options.rates):
-        name = "seeds" if options.seeds else "rates"
-        raise RLRRError(
-            f"Leave --{name} out with --protocol paper, which is one run with seed {PAPER_SEED} at the recipe's own "
-            "learning rate.",
-            usage=True,
-        )
+    benchmark, root, plan = BENCHMARKS[options.benchmark], Path(options.root), plan_of(options, RATES)
     output = Path(options.output or "-".join(filter(None, (benchmark.name, options.variant, options.protocol))))
     changed = given(options, _OVERRIDES)
-    plan = {
-        "protocol": options.protocol,
-        "seeds": (PAPER_SEED,) if paper else seeds_of(options, SEEDS),
-        "rates": (1.0,) if paper else tuple(options.rates or RATES),
-    }
     jobs = benchmark_jobs(benchmark, root, plan, changed, output, options.variant)
-    wanted = {name: jobs[name] for name in benchmark.chosen(options.tasks)}
-    check_one_protocol(output, jobs[next(iter(wanted))].plan)
-    earlier = {name: find_result(job.plan, job.folder) for name, job in jobs.items()}
-    check_places(benchmark, root, {name: job for name, job in wanted.items() if not earlier[name]})
-    outcomes = run_jobs(list(wanted.values()), options.jobs, say)
-    results = {name: result for name in jobs if (result := outcomes.results.get(name) or earlier[name])}
-    check_one_backbone(results)
-    recipe = jobs[next(iter(wanted))].plan
+    wanted = benchmark.chosen(options.tasks)
+    check_places(benchmark, root, {name: jobs[name] for name in wanted if not (jobs[name].folder / RESULT).exists()})
+    outcomes = run_jobs(list(jobs.values()), options.jobs, say, wanted)
+    one = jobs[wanted[0]].plan
     document = benchmark_document(
         benchmark.title + (f" with {options.variant}" if options.variant else ""),
         benchmark.groups,
-        recipe,
-        results,
-        published(benchmark.name, recipe.recipe.model, recipe.recipe.method),
-        benchmark.changes(changed),
+        one,
+        outcomes.results,
+        published(benchmark.name, one.recipe.model, one.recipe.method),
+        paper_recipe(changes(changed)),
+        outcomes.preprocessing,
     )
     publish(document, output, options.json)
     outcomes.raise_failures()

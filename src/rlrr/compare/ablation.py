@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from rlrr.compare.protocol import Plan
+from rlrr.compare.plan import Plan
 from rlrr.compare.published import Ablation, published_ablation
 from rlrr.compare.runner import Job
 from rlrr.data import load_data
@@ -81,38 +81,56 @@ def ablation_tables(names: Sequence[str], depth: int) -> list[AblationTable]:
 
 
 def ablation_jobs(
-    tables: Sequence[AblationTable], plan: Plan, data: Sequence[str], output: Path
+    tables: Sequence[AblationTable], plans: Mapping[str, Plan], output: Path
 ) -> dict[str, dict[str, Job]]:
     """The jobs of all tables, by data and variation; a variation that two tables share is one job.
 
     Args:
-        plan: Of the full method; its recipe's data is replaced by each of `data`.
-        data: What a recipe takes as data; each must have test images.
+        plans: Of the full method, by the name of the data; all must have test images.
         output: Gets a folder for each data set, with one for each variation.
 
     Raises:
-        RLRRError: the recipe is an ablation itself, or some data cannot be used.
+        RLRRError: a recipe is an ablation itself, or some data cannot be used.
     """
-    recipe = plan.recipe
-    if recipe.method != "rlrr" or recipe.rlrr_settings():
-        named = ", ".join(recipe.rlrr_settings()) or "method"
-        raise RLRRError(f"The recipe sets {named}, which the ablations vary: leave it out of the recipe.", usage=True)
-    names = _data_names(data)
-    for source in data:
-        if not load_data(source, val_fraction=recipe.val_fraction, seed=plan.seeds[0]).test:
-            raise RLRRError(f"{source} has no test images: give data with a test split.", usage=True)
+    for plan in plans.values():
+        recipe = plan.recipe
+        if recipe.method != "rlrr" or recipe.rlrr_settings():
+            named = ", ".join(recipe.rlrr_settings()) or "method"
+            raise RLRRError(
+                f"The recipe sets {named}, which the ablations vary: leave it out of the recipe.", usage=True
+            )
+        if not load_data(recipe.data, val_fraction=recipe.val_fraction, seed=plan.seeds[0]).test:
+            raise RLRRError(f"{recipe.data} has no test images: give data with a test split.", usage=True)
     variations = {variation.name: variation for table in tables for variation in table.variations}
     return {
         title: {
             name: Job(
                 f"{title}, {name}",
-                replace(plan, recipe=replace(recipe, data=source, **variation.options)),
+                replace(plan, recipe=replace(plan.recipe, **variation.options)),
                 output / title / name,
             )
             for name, variation in variations.items()
         }
-        for source, title in names.items()
+        for title, plan in plans.items()
     }
+
+
+def data_names(data: Sequence[str]) -> dict[str, str]:
+    """A short name for each data set, which is its folder's; by data.
+
+    Raises:
+        RLRRError: two have the same.
+    """
+    names = {source: re.split(r"[/:]", source.rstrip("/"))[-1] for source in data}
+    for name in names.values():
+        same = [other for other in names if names[other] == name]
+        if len(same) > 1 or not name.strip("."):
+            raise RLRRError(
+                f"The data {' and '.join(same)} have no name of their own ({name!r}): give them one run of rlrr ablate "
+                "each, with another --output.",
+                usage=True,
+            )
+    return names
 
 
 def depth_of(model: nn.Module) -> int:
@@ -169,17 +187,3 @@ def _starts() -> list[Variation]:
 
 def _without_weight() -> Variation:
     return Variation("no-weight", "without W", {"multiply_weight": False})
-
-
-def _data_names(data: Sequence[str]) -> dict[str, str]:
-    """A short name for each data set, which is its folder's; by data."""
-    names = {source: re.split(r"[/:]", source.rstrip("/"))[-1] for source in data}
-    for name in names.values():
-        same = [other for other in names if names[other] == name]
-        if len(same) > 1 or not name.strip("."):
-            raise RLRRError(
-                f"The data {' and '.join(same)} have no name of their own ({name!r}): give them one run of rlrr ablate "
-                "each, with another --output.",
-                usage=True,
-            )
-    return names

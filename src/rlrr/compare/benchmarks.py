@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlrr.compare.protocol import Plan
+from rlrr.compare.plan import Plan
 from rlrr.compare.runner import Job
-from rlrr.data.fgvc import SETS, find_set
-from rlrr.data.vtab import TASKS
+from rlrr.data.fgvc import SETS, find_set, is_fgvc, set_of
+from rlrr.data.lists import folder_name
+from rlrr.data.vtab import TASKS, is_vtab
 from rlrr.errors import RLRRError, did_you_mean
 from rlrr.recipes import load_recipe
 from rlrr.training.recipe import Recipe
@@ -66,13 +67,6 @@ class Benchmark:
         own: dict[str, Any] = {} if options.get("method", recipe.method) == "rlrr" else {"learning_rate": None}
         return replace(recipe, **own | dict(options))
 
-    def changes(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Which of these options make it another recipe than the paper's."""
-        changed = {name: value for name, value in options.items() if name not in _NEUTRAL}
-        if options.get("method", "rlrr") != "rlrr":
-            changed.setdefault("learning_rate", f"{options['method']}'s own")
-        return changed
-
 
 _GROUPS = ("natural", "specialized", "structured")
 BENCHMARKS = {
@@ -87,6 +81,22 @@ BENCHMARKS = {
     ),
     "fgvc": Benchmark("fgvc", "FGVC", {"FGVC": {name: one.title for name, one in SETS.items()}}, {"aug": "fgvc_aug"}),
 }
+
+
+def changes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Which of these options make another recipe than the paper's."""
+    changed = {name: value for name, value in options.items() if name not in _NEUTRAL}
+    if options.get("method", "rlrr") != "rlrr":
+        changed.setdefault("learning_rate", f"{options['method']}'s own")
+    return changed
+
+
+def recipe_of(data: str) -> str | None:
+    """The name of the paper's recipe for a folder with a task of VTAB-1k or FGVC; None for other data."""
+    folder = Path(data).expanduser()
+    if is_vtab(folder) and (name := folder_name(folder)) in TASKS:
+        return f"vtab1k/{name}"
+    return f"fgvc/{known.name}" if is_fgvc(folder) and (known := set_of(folder)) else None
 
 
 def benchmark_jobs(

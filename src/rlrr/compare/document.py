@@ -13,8 +13,8 @@ from rlrr import plots
 from rlrr.compare.ablation import AblationTable
 from rlrr.compare.benchmarks import BENCHMARKS
 from rlrr.compare.picture import ablation_picture, benchmark_picture
-from rlrr.compare.protocol import Plan, Result, learning_rate
-from rlrr.compare.published import Published
+from rlrr.compare.plan import Plan, Result, learning_rate, listed
+from rlrr.compare.published import Ablation, Published
 from rlrr.compare.table import (
     ablation_lines,
     ablation_rows,
@@ -23,12 +23,8 @@ from rlrr.compare.table import (
     markdown,
 )
 from rlrr.files import atomic, write_json
-
-_PRINTED = "The paper's numbers are best test epochs of one seed: the test images chose the epoch. "
-_COMPARED = {
-    "honest": f"{_PRINTED}Ours are not chosen on them, so that equal methods differ in the paper's favour.",
-    "paper": f"{_PRINTED}So are ours here, and neither is comparable with numbers that were not chosen so.",
-}
+from rlrr.training.images import preprocessing
+from rlrr.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,8 @@ def benchmark_document(
     plan: Plan,
     results: Mapping[str, Result],
     printed: Published | None,
-    changes: Mapping[str, Any],
+    recipes: str,
+    own: Mapping[str, Any],
 ) -> Document:
     """A benchmark's table, with the means, beside the paper's.
 
@@ -62,18 +59,17 @@ def benchmark_document(
         groups: As `benchmark_lines` takes them.
         plan: Of any task; its label is that of the numbers.
         results: By task.
-        printed: The paper's numbers.
-        changes: What differs from the paper's recipes, by option.
+        printed: The numbers to compare with.
+        recipes: What they are: `paper_recipe`.
+        own: The backbone's own preprocessing, as timm describes it.
     """
     lines = benchmark_lines(groups, results, printed)
-    columns = ["task", f"ours ({'best test epoch' if plan.protocol == 'paper' else 'last epoch'}), %", "seeds"]
-    columns += ["paper (best test epoch), %", "difference"]
-    differs = ", ".join(f"{name}={value}" for name, value in changes.items())
-    facts = _facts(plan, list(results.values())) | {
-        "recipes": f"not the paper's recipe: {differs}" if differs else "the paper's, one a task",
-        "paper": printed.source if printed else f"nothing printed for {plan.recipe.method} on {plan.recipe.model}",
+    columns = ["task", f"ours ({plan.epoch}), %", "seeds"]
+    columns += [f"printed ({printed.protocol}), %" if printed else "printed, %", "difference"]
+    facts = _facts({"": plan}, list(results.values()), {"": recipes}, own) | {
+        "printed": _origin(printed) if printed else f"nothing for {plan.recipe.method} on {plan.recipe.model}",
     }
-    notes = [_COMPARED[plan.protocol]] if printed else []
+    notes = [_compared(plan, printed)] if printed else []
     if printed and printed.note:
         notes.append(printed.note)
     heading = f"{title}, {plan.recipe.method}: {plan.label}"
@@ -87,29 +83,44 @@ def benchmark_document(
             "lines": [asdict(line) | {"difference": line.difference} for line in lines],
             "results": {name: asdict(result) for name, result in results.items()},
         },
-        picture=benchmark_picture(grouped, f"{title}, {plan.recipe.method}", plan.label),
+        picture=benchmark_picture(
+            grouped, f"{title}, {plan.recipe.method}", plan.label, printed.protocol if printed else None
+        ),
     )
 
 
 def ablation_document(
-    tables: Sequence[AblationTable], plan: Plan, results: Mapping[str, Mapping[str, Result]]
+    tables: Sequence[AblationTable],
+    plans: Mapping[str, Plan],
+    results: Mapping[str, Mapping[str, Result]],
+    recipes: Mapping[str, str],
+    own: Mapping[str, Any],
 ) -> Document:
-    """The tables of an ablation; `results` are by data and variation."""
+    """The tables of an ablation.
+
+    Args:
+        tables: The paper's.
+        plans: Of the full method, by data.
+        results: By data and variation.
+        recipes: What they are, by data: `paper_recipe` or `recipe_options`.
+        own: The backbone's own preprocessing, as timm describes it.
+    """
+    plan = next(iter(plans.values()))
     every = [result for of_data in results.values() for result in of_data.values()]
     lines = {table.title: ablation_lines(table, results) for table in tables}
     data = list(results)
     sections = []
     for table in tables:
-        printed = "paper"
+        printed = "printed"
         if table.paper:
-            printed += f": {BENCHMARKS[table.paper.benchmark].title} {' / '.join(table.paper.variants[-1].accuracy)}, %"
+            what = f"{BENCHMARKS[table.paper.benchmark].title} {' / '.join(table.paper.variants[-1].accuracy)}"
+            printed += f" ({table.paper.protocol}): {what}, %"
         columns = ["variant", "parameters", *(f"{name}, %" for name in data), *(["mean, %"] if len(data) > 1 else [])]
-        columns += ["to full", printed, "to full (paper)"]
-        sections.append((table.title, markdown(columns, ablation_rows(lines[table.title]))))
-    sources = [table.paper.source for table in tables if table.paper]
-    facts = _facts(plan, every) | {
-        "recipe": ", ".join(f"{name} {value}" for name, value in _chosen(plan).items()),
-        "paper": "; ".join(sources) or "its numbers are in a plot only",
+        columns += ["to full", printed, "to full (printed)"]
+        sections.append((f"{table.title}: {plan.epoch}", markdown(columns, ablation_rows(lines[table.title]))))
+    papers = [table.paper for table in tables if table.paper]
+    facts = _facts(plans, every, recipes, own) | {
+        "printed": "; ".join(map(_origin, papers)) or "nothing: the paper's numbers are in a plot only",
     }
     notes = [
         f"± is the sample deviation over {len(plan.seeds)} seeds"
@@ -119,8 +130,8 @@ def ablation_document(
             else "; with one it is unknown."
         )
     ]
-    if sources:
-        notes.append(_COMPARED[plan.protocol])
+    if papers:
+        notes.append(_compared(plan, papers[0]))
     heading = f"Ablations of rlrr on {', '.join(data)}: {plan.label}"
     return Document(
         text=_text(heading, facts, sections, notes),
@@ -132,20 +143,57 @@ def ablation_document(
                 for name, of_data in results.items()
             },
         },
-        picture=ablation_picture(lines, f"Ablations of rlrr on {', '.join(data)}", plan.label),
+        picture=ablation_picture(
+            lines, f"Ablations of rlrr on {', '.join(data)}", plan.label, papers[0].protocol if papers else None
+        ),
     )
 
 
-def _facts(plan: Plan, results: Sequence[Result]) -> dict[str, str]:
+def paper_recipe(changes: Mapping[str, Any]) -> str:
+    """That the recipe of a task is the paper's, or what differs from it, by option."""
+    differs = ", ".join(f"{name}={value}" for name, value in changes.items())
+    return f"not the paper's recipe: {differs}" if differs else "the paper's, one a task"
+
+
+def recipe_options(recipe: Recipe) -> str:
+    """What a recipe that is not the paper's is, in short."""
+    names = ("epochs", "cooldown", "batch_size", "image_size", "rank", "weight_decay", "drop_path", "schedule")
+    chosen = {name: value for name in names if (value := getattr(recipe, name)) not in (None, 0)}
+    named = {"learning_rate": f"{learning_rate(recipe):g}"} | chosen | {"digest": recipe.digest()[:12]}
+    return ", ".join(f"{name} {value}" for name, value in named.items())
+
+
+def _origin(printed: Published | Ablation) -> str:
+    return f"{printed.source}; {printed.protocol}"
+
+
+def _compared(plan: Plan, printed: Published | Ablation) -> str:
+    """How the printed numbers and ours are to be compared."""
+    if not printed.protocol.startswith("best test epoch"):
+        return "How the printed numbers came about is not known, nor whether they can be compared with ours."
+    chosen = "The printed numbers are best test epochs of one seed: the test images chose the epoch. "
+    if plan.protocol == "paper":
+        return f"{chosen}So are ours here, and neither is comparable with numbers that were not chosen so."
+    return f"{chosen}Ours are not chosen on them, so an equally good method looks worse here."
+
+
+def _facts(
+    plans: Mapping[str, Plan], results: Sequence[Result], recipes: Mapping[str, str], own: Mapping[str, Any]
+) -> dict[str, str]:
     """What all results share, and what they cost together."""
+    plan = next(iter(plans.values()))
     facts = {"protocol": f"{plan.protocol}: {plan.label}", "seeds": " ".join(map(str, plan.seeds))}
     if plan.protocol == "honest":
-        rates = " ".join(f"{rate:g}" for rate in plan.rates)
+        rates = listed(plan.rates)
         facts["learning rate"] = (
             f"the recipe's times the best of {rates} on validation images"
             if len(plan.rates) > 1
             else f"the recipe's times {rates}, not tuned: one rate for all"
         )
+    facts["recipe"] = _grouped(recipes)
+    normalizations = {name: _normalization(plan.recipe, own) for name, plan in plans.items()}
+    if any(normalizations.values()):
+        facts["normalization"] = _grouped({name: text or "the backbone's" for name, text in normalizations.items()})
     if not results:
         return facts
     first = results[0]
@@ -153,16 +201,24 @@ def _facts(plan: Plan, results: Sequence[Result]) -> dict[str, str]:
     facts["backbone"] = f"{first.backbone}, weights {first.fingerprint[:12]}"
     facts["training"] = f"{_duration(sum(result.seconds for result in results))} in all, on {first.device}"
     if memory:
-        facts["peak memory"] = f"{max(memory)} MiB, of the process"
+        facts["peak memory"] = f"{max(memory)} MiB, of the {'process' if first.device.startswith('CPU') else 'GPU'}"
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in first.versions.items())
     return facts
 
 
-def _chosen(plan: Plan) -> dict[str, Any]:
-    recipe = plan.recipe
-    names = ("epochs", "cooldown", "batch_size", "image_size", "rank", "weight_decay", "drop_path", "schedule")
-    chosen = {name: value for name in names if (value := getattr(recipe, name)) not in (None, 0)}
-    return {"learning_rate": f"{learning_rate(recipe):g}"} | chosen | {"digest": recipe.digest()[:12]}
+def _normalization(recipe: Recipe, own: Mapping[str, Any]) -> str:
+    """What a recipe normalizes by in place of what its backbone was trained with; nothing if it is the same."""
+    used = preprocessing(recipe)
+    if all(tuple(used.get(key, own[key])) == tuple(own[key]) for key in ("mean", "std")):
+        return ""
+    mean, deviation = (" ".join(f"{value:g}" for value in own[key]) for key in ("mean", "std"))
+    return f"{recipe.normalization}, by the recipe; {recipe.model} was trained with mean {mean}, deviation {deviation}"
+
+
+def _grouped(texts: Mapping[str, str]) -> str:
+    """What is said of each, with equal texts once."""
+    names = {text: [name for name in texts if texts[name] == text] for text in texts.values()}
+    return "; ".join(names) if len(names) == 1 else "; ".join(f"{', '.join(of)}: {text}" for text, of in names.items())
 
 
 def _text(heading: str, facts: Mapping[str, str], sections: Sequence[tuple[str, str]], notes: Sequence[str]) -> str:

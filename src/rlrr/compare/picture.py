@@ -12,18 +12,18 @@ from rlrr.compare.table import AblationLine, Line, Score
 from rlrr.plots import GREY, RULE, RUN_COLOURS, STYLE, put_title
 
 _OURS, _PAPER = RUN_COLOURS[0], RUN_COLOURS[1]
-_PRINTED = "printed, mean by mean: best test epoch of one seed"
 _ROW = 0.26  # inches
 
 
 @rc_context(STYLE)
-def benchmark_picture(groups: Sequence[Sequence[Line]], title: str, label: str) -> Figure:
+def benchmark_picture(groups: Sequence[Sequence[Line]], title: str, label: str, printed: str | None) -> Figure:
     """Draw a row of dots for each line.
 
     Args:
         groups: Lines that belong together, as those of a group of tasks, and the means.
         title: one line above.
         label: what our numbers are.
+        printed: what the printed ones are; None if there are none.
     """
     number = sum(map(len, groups)) + len(groups) - 1
     figure = Figure(figsize=(8, _ROW * number + 1.5), layout="constrained")
@@ -40,13 +40,15 @@ def benchmark_picture(groups: Sequence[Sequence[Line]], title: str, label: str) 
             place += 1
         place += 1
     _finish(axes, places, titles, "Correct (%)")
-    _legend(figure, axes, label, any(line.printed is not None for lines in groups for line in lines))
+    _legend(figure, axes, label, printed)
     put_title(figure, title)
     return figure
 
 
 @rc_context(STYLE)
-def ablation_picture(tables: Mapping[str, Sequence[AblationLine]], title: str, label: str) -> Figure:
+def ablation_picture(
+    tables: Mapping[str, Sequence[AblationLine]], title: str, label: str, printed: str | None
+) -> Figure:
     """Draw, for each table by its title, what each variation gains over the full method, here and in the paper."""
     shown = {name: [line for line in lines if line.to_full or line.printed_to_full] for name, lines in tables.items()}
     heights = [len(lines) + 2.5 for lines in shown.values()]
@@ -62,7 +64,6 @@ def ablation_picture(tables: Mapping[str, Sequence[AblationLine]], title: str, l
         last = axes is grid[-1, 0]
         _finish(axes, range(len(lines)), [line.title for line in lines], "Points over the full method" if last else "")
         axes.set_title(name)
-    printed = any(line.printed_to_full for lines in shown.values() for line in lines)
     _legend(figure, grid[0, 0], label, printed)
     put_title(figure, title)
     return figure
@@ -92,8 +93,8 @@ def _finish(axes: Axes, places: Sequence[float], titles: Sequence[str], label: s
     axes.set_axisbelow(True)
 
 
-def _legend(figure: Figure, axes: Axes, label: str, printed: bool) -> None:
+def _legend(figure: Figure, axes: Axes, label: str, printed: str | None) -> None:
     axes.plot([], [], "o", color=_OURS, markersize=5, label=f"ours ± deviation: {label}")
     if printed:
-        axes.plot([], [], "D", color=_PAPER, markersize=5, markerfacecolor="white", label=_PRINTED)
+        axes.plot([], [], "D", color=_PAPER, markersize=5, markerfacecolor="white", label=f"printed: {printed}")
     figure.legend(loc="outside lower left", frameon=False, fontsize=8)

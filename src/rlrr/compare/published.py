@@ -19,8 +19,8 @@ class Published:
         groups: Mean accuracy by group of tasks, in VTAB-1k natural, specialized and structured.
         mean: Over all tasks.
         mean_of_groups: Over the three groups, which some papers print instead; it is about 2 points higher.
-        parameters: Trained ones in millions, the classifier's with them.
         source: Where it is printed.
+        protocol: How the numbers came about, in a few words.
         note: What does not agree, or is not printed there.
     """
 
@@ -28,27 +28,26 @@ class Published:
     groups: dict[str, float]
     mean: float
     mean_of_groups: float | None
-    parameters: float | None
     source: str
+    protocol: str
     note: str
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of an ablation: the options of a recipe that make it, its accuracies, and millions of parameters."""
+    """One row of an ablation: the options of a recipe that make it, and its accuracies."""
 
     options: dict[str, Any]
     accuracy: dict[str, float]
-    parameters: float | None
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """A table of the paper that changes one thing: on what, and its rows; `model` is None where the rows name it."""
+    """A table of the paper that changes one thing: on what, where it is, how the numbers came about, and its rows."""
 
     benchmark: str
-    model: str | None
     source: str
+    protocol: str
     variants: tuple[Variant, ...]
 
 
@@ -72,8 +71,8 @@ def published(benchmark: str, model: str, method: str) -> Published | None:
         groups=dict(zip(groups, row["groups"], strict=True)) if "groups" in row else {},
         mean=row["mean"],
         mean_of_groups=row.get("mean_of_groups"),
-        parameters=row.get("parameters"),
         source=tables["sources"][row["source"]],
+        protocol=tables["protocols"]["rlrr" if method == "rlrr" else "others"],
         note=row.get("note", ""),
     )
 
@@ -82,7 +81,7 @@ def published_ablation(name: str) -> Ablation | None:
     """A table of the paper, or None if its numbers are not known, as of the ablation of parts and layers (Fig. 2).
 
     Args:
-        name: sides (Table 6), init_weights (10), multiply_weight (11) or cnn (12).
+        name: sides (Table 6), init_weights (10) or multiply_weight (11).
     """
     tables = _tables()
     table = tables["ablations"].get(name)
@@ -90,14 +89,10 @@ def published_ablation(name: str) -> Ablation | None:
         return None
     return Ablation(
         benchmark=table["benchmark"],
-        model=table.get("model"),
         source=f"{tables['sources'][table['source']]}, {table['table']}",
+        protocol=tables["protocols"]["rlrr"],
         variants=tuple(
-            Variant(
-                row["options"],
-                dict(zip(table["measures"], row["accuracy"], strict=True)),
-                row.get("parameters"),
-            )
+            Variant(row["options"], dict(zip(table["measures"], row["accuracy"], strict=True)))
             for row in table["variants"]
         ),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from rlrr.compare.ablation import FULL, AblationTable
-from rlrr.compare.protocol import Result
+from rlrr.compare.plan import Result
 from rlrr.compare.published import Published
 
 
