@@ -26,7 +26,7 @@ def document(make_result):
         percent = [80.0 + seed for seed in plan.seeds[:3]]
         results = {name: make_result(*percent, name=name, plan=plan) for name in fgvc.tasks}
         printed = published("fgvc", model, method)
-        return benchmark_document("FGVC", fgvc.groups, plan, results, printed, paper_recipe(changes or {}), own)
+        return benchmark_document(fgvc, None, plan, results, printed, paper_recipe(changes or {}), own)
 
     return make
 
@@ -73,10 +73,19 @@ def test_it_is_said_what_a_backbone_was_trained_with_if_the_recipe_normalizes_ot
     assert "normalization" not in document(own=IMAGENET).text
 
 
+def test_a_copy_that_is_not_whole_is_said_so(make_result):
+    fgvc = BENCHMARKS["fgvc"]
+    whole = {"train": 5394 + 600, "val": 600, "test": 5794}
+    for images, said in ((whole, False), (whole | {"test": 10}, True)):
+        results = {"cub": replace(make_result(80.0), images=images)}
+        text = benchmark_document(fgvc, None, HONEST, results, None, "", HALF).text
+        assert ("as in the original: cub 5,994 and 10 of 5,994 and 5,794" in text) is said
+
+
 @pytest.mark.parametrize(("device", "whose"), [("CPU, 2 threads", "process"), ("NVIDIA H200", "GPU")])
 def test_peak_memory_is_said_to_be_that_of_the_device(make_result, device, whose):
     results = {"cub": replace(make_result(80.0), device=device)}
-    made = benchmark_document("FGVC", BENCHMARKS["fgvc"].groups, HONEST, results, None, "", HALF)
+    made = benchmark_document(BENCHMARKS["fgvc"], None, HONEST, results, None, "", HALF)
     assert f"- peak memory: 100 MiB, of the {whose}" in made.text
 
 

@@ -59,8 +59,8 @@ def run(options: Any) -> None:
     outcomes = run_jobs(list(jobs.values()), options.jobs, say, wanted)
     one = jobs[wanted[0]].plan
     document = benchmark_document(
-        benchmark.title + (f" with {options.variant}" if options.variant else ""),
-        benchmark.groups,
+        benchmark,
+        options.variant,
         one,
         outcomes.results,
         published(benchmark.name, one.recipe.model, one.recipe.method),

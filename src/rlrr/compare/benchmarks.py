@@ -27,12 +27,14 @@ class Benchmark:
     Attributes:
         name: As in the names of its recipes and of the paper's numbers.
         groups: The titles of its tasks by name, by the title of their group, in the order of the paper's tables.
+        images: Of the original by task: those to train on, with validation, and those to test on.
         variants: Other recipes for it, as folders of packaged recipes by name.
     """
 
     name: str
     title: str
     groups: Mapping[str, Mapping[str, str]]
+    images: Mapping[str, tuple[int, int]]
     variants: Mapping[str, str]
 
     @property
@@ -77,9 +79,16 @@ BENCHMARKS = {
             group.capitalize(): {name: task.title for name, task in TASKS.items() if task.group == group}
             for group in _GROUPS
         },
+        {name: (1000, task.test_images) for name, task in TASKS.items()},
         {},
     ),
-    "fgvc": Benchmark("fgvc", "FGVC", {"FGVC": {name: one.title for name, one in SETS.items()}}, {"aug": "fgvc_aug"}),
+    "fgvc": Benchmark(
+        "fgvc",
+        "FGVC",
+        {"FGVC": {name: one.title for name, one in SETS.items()}},
+        {name: (one.counts[0] + one.counts[1], one.counts[2]) for name, one in SETS.items()},
+        {"aug": "fgvc_aug"},
+    ),
 }
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rlrr import plots
 from rlrr.compare.ablation import AblationTable
-from rlrr.compare.benchmarks import BENCHMARKS
+from rlrr.compare.benchmarks import BENCHMARKS, Benchmark
 from rlrr.compare.picture import ablation_picture, benchmark_picture
 from rlrr.compare.plan import Plan, Result, learning_rate, listed
 from rlrr.compare.published import Ablation, Published
@@ -44,8 +44,8 @@ class Document:
 
 
 def benchmark_document(
-    title: str,
-    groups: Mapping[str, Mapping[str, str]],
+    benchmark: Benchmark,
+    variant: str | None,
     plan: Plan,
     results: Mapping[str, Result],
     printed: Published | None,
@@ -55,26 +55,29 @@ def benchmark_document(
     """A benchmark's table, with the means, beside the paper's.
 
     Args:
-        title: Of the benchmark.
-        groups: As `benchmark_lines` takes them.
+        benchmark: What was run.
+        variant: With which recipes, if not the usual.
         plan: Of any task; its label is that of the numbers.
         results: By task.
         printed: The numbers to compare with.
         recipes: What they are: `paper_recipe`.
         own: The backbone's own preprocessing, as timm describes it.
     """
-    lines = benchmark_lines(groups, results, printed)
+    title = benchmark.title + (f" with {variant}" if variant else "")
+    lines = benchmark_lines(benchmark.groups, results, printed)
     columns = ["task", f"ours ({plan.epoch}), %", "seeds"]
     columns += [f"printed ({printed.protocol}), %" if printed else "printed, %", "difference"]
     facts = _facts({"": plan}, list(results.values()), {"": recipes}, own) | {
         "printed": _origin(printed) if printed else f"nothing for {plan.recipe.method} on {plan.recipe.model}",
     }
+    if odd := _other_counts(benchmark, results):
+        facts["images"] = f"not as many to train on and to test on as in the original: {odd}"
     notes = [_compared(plan, printed)] if printed else []
     if printed and printed.note:
         notes.append(printed.note)
     heading = f"{title}, {plan.recipe.method}: {plan.label}"
     tasks = iter(lines)
-    grouped = [[next(tasks) for _ in members] for members in groups.values()]
+    grouped = [[next(tasks) for _ in members] for members in benchmark.groups.values()]
     grouped.append(list(tasks))
     return Document(
         text=_text(heading, facts, [("", markdown(columns, benchmark_rows(lines)))], notes),
@@ -84,7 +87,10 @@ def benchmark_document(
             "results": {name: asdict(result) for name, result in results.items()},
         },
         picture=benchmark_picture(
-            grouped, f"{title}, {plan.recipe.method}", plan.label, printed.protocol if printed else None
+            grouped,
+            f"{title}, {plan.recipe.method} on {Path(plan.recipe.model).name}",
+            plan.label,
+            printed.protocol if printed else None,
         ),
     )
 
@@ -175,6 +181,16 @@ def _compared(plan: Plan, printed: Published | Ablation) -> str:
     if plan.protocol == "paper":
         return f"{chosen}So are ours here, and neither is comparable with numbers that were not chosen so."
     return f"{chosen}Ours are not chosen on them, so an equally good method looks worse here."
+
+
+def _other_counts(benchmark: Benchmark, results: Mapping[str, Result]) -> str:
+    """The tasks whose images are more or fewer than the original's; a copy may be cut short."""
+    found = {name: (result.images["train"], result.images["test"]) for name, result in results.items()}
+    return "; ".join(
+        "{} {:,} and {:,} of {:,} and {:,}".format(name, *counts, *benchmark.images[name])
+        for name, counts in found.items()
+        if counts != benchmark.images[name]
+    )
 
 
 def _facts(
