@@ -89,8 +89,15 @@ def say(text: str) -> None:
 
 
 def say_runs_only() -> None:
-    """Keep to a line for each run, in place of one for each of its epochs."""
+    """Keep to a line for each run, in place of one for each of its epochs, and say once what is odd about the data."""
     logging.getLogger("rlrr").setLevel(logging.WARNING)
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return message not in said and not said.add(message)  # type: ignore[func-returns-value]
+
+    logging.getLogger("rlrr.data.lists").addFilter(is_new)
 
 
 def publish(document: Document, output: Path, as_json: bool) -> None:
