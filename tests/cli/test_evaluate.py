@@ -39,7 +39,10 @@ def test_json_is_what_the_file_holds(rlrr, finished_run, images, out):
 def test_the_results_go_into_the_run_if_nothing_else_is_said(rlrr, finished_run, images, tmp_path):
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     assert rlrr("evaluate", run, images).code == 0
-    assert (run / "evaluation" / "evaluation.json").exists()
+    tested = (run / "evaluation" / "evaluation.json").read_bytes()
+    assert rlrr("evaluate", run, images, "--split", "val").code == 0
+    assert (run / "evaluation-val" / "evaluation.json").exists()
+    assert (run / "evaluation" / "evaluation.json").read_bytes() == tested
 
 
 def test_data_without_a_test_split_is_refused_if_it_is_asked_for(refused, finished_run, flat_images, out):

@@ -350,12 +350,13 @@ def test_a_run_is_neither_overwritten_nor_mixed_with_another_by_chance(recipe, t
 def test_overwriting_deletes_the_run_and_nothing_else(recipe, tmp_path):
     folder = tmp_path / "run"
     train(recipe(method="rlrr", epochs=1), folder)
-    (folder / "evaluation").mkdir()
+    for name in ("evaluation", "evaluation-val"):
+        (folder / name).mkdir()
     (folder / "my notes.txt").write_text("precious")
     train(recipe(method="linear", epochs=1), folder, overwrite=True)
     assert read_record(folder).method == "linear"
     assert not (folder / "adapter_config.json").exists()
-    assert not (folder / "evaluation").exists()
+    assert not list(folder.glob("evaluation*"))
     assert (folder / "my notes.txt").read_text() == "precious"
     assert load(folder).classes == ["blue", "green", "red"]
 

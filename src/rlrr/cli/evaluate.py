@@ -29,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
         metavar="FOLDER",
         type=str | None,
         default=None,
-        help="Folder for the results; RUN/evaluation if not given.",
+        help="Folder for the results; RUN/evaluation, or RUN/evaluation-SPLIT with --split, if not given.",
     )
     parser.add_argument(
         "--bad_images",
@@ -50,7 +50,8 @@ def run(options: Any) -> None:
         raise RLRRError(f"{options.output} already holds an evaluation: give another --output.", usage=True)
     classifier = load(options.run, weights=options.weights)
     result = evaluate(classifier, options.data, split=options.split, bad_images=options.bad_images)
-    figures, picture = save_evaluation(result, Path(options.output or Path(options.run) / "evaluation"))
+    name = f"evaluation-{options.split}" if options.split else "evaluation"  # one split does not overwrite another
+    figures, picture = save_evaluation(result, Path(options.output or Path(options.run) / name))
     if options.json:
         print_json(result.to_dict())
         return

@@ -22,7 +22,8 @@ from rlrr.training.recipe import Recipe, differences
 RECIPE, METRICS, CHECKPOINTS, TENSORBOARD = "recipe.yaml", "metrics.jsonl", "checkpoints", "tensorboard"
 # what a run and its evaluation write; the record goes first, so that a half deleted run is not taken for a whole one,
 # and the recipe last, so that it is still taken for a run
-_OURS = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, TENSORBOARD, "evaluation", RECIPE)
+_EVALUATIONS = ("evaluation", "evaluation-test", "evaluation-val", "evaluation-train")
+_OURS = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, TENSORBOARD, *_EVALUATIONS, RECIPE)
 
 
 def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
