@@ -21,7 +21,7 @@ from rlrr.adapters import (
 from rlrr.data.split import enumerated
 from rlrr.errors import RLRRError
 from rlrr.files import expect_new_folder
-from rlrr.targets import classifier_names
+from rlrr.trainable import parameter_counts
 from rlrr.tuners.rlrr.combine import combined_config
 
 
@@ -107,16 +107,12 @@ def _record(
         counts = {"train": sum(record.data.get("train") or 0 for record in records), "val": 0, "test": 0}
         data = {"name": "of several runs", "source": None, "splits": "of each run", **counts, "skipped": []}
     parts = ", ".join(f"{name} ({weight:g})" for name, weight in zip(names, weights, strict=True))
-    heads = tuple(f"base_model.model.{name}." for name in classifier_names(model.get_base_model()))
-    parameters = {"adapter": 0, "head": 0}
-    for name, tensor in trained_state(model).items():
-        parameters["head" if name.startswith(heads) else "adapter"] += tensor.numel()
     return replace(
         first,
         recipe=first.recipe | {"note": f"of {names[0]}, one of those that were combined"},
         data=data,
         protocol=f"combined ({combination}) from {parts}; not trained as such",
         metrics={},
-        parameters=parameters,
+        parameters=parameter_counts(model),
         versions=library_versions(),
     )

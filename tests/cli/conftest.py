@@ -43,3 +43,13 @@ def refused(rlrr):
         return result.err.removeprefix("rlrr: ").rstrip("\n")
 
     return call
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The recipes of all trainings of a comparison, in order."""
+    from rlrr.compare import protocol
+
+    seen, train = [], protocol.train
+    monkeypatch.setattr(protocol, "train", lambda *args, **options: seen.append(args[0]) or train(*args, **options))
+    return seen

@@ -4,8 +4,6 @@ import json
 
 import pytest
 
-from rlrr.compare import protocol
-
 
 @pytest.fixture
 def ablate(rlrr, tiny_backbone, tmp_path):
@@ -16,13 +14,6 @@ def ablate(rlrr, tiny_backbone, tmp_path):
         return rlrr("ablate", *arguments, *quick, *seeds, "--output", tmp_path / "out")
 
     return call
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    seen, train = [], protocol.train
-    monkeypatch.setattr(protocol, "train", lambda *args, **options: seen.append(args[0]) or train(*args, **options))
-    return seen
 
 
 def test_a_table_is_printed_and_what_is_there_is_not_run_again(ablate, images, tmp_path, trained):

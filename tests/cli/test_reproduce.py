@@ -25,13 +25,6 @@ def reproduce(rlrr, tiny_backbone, tmp_path):
     return call
 
 
-@pytest.fixture
-def trained(monkeypatch):
-    seen, train = [], protocol.train
-    monkeypatch.setattr(protocol, "train", lambda *args, **options: seen.append(args[0]) or train(*args, **options))
-    return seen
-
-
 def test_a_table_is_printed_and_written(reproduce, vtab, tmp_path, trained):
     result = reproduce("vtab1k", vtab, "--tasks", "eurosat", "kitti")
     assert result.code == 0, result.err

@@ -21,14 +21,7 @@ def add_arguments(parser: Parser) -> None:
         default="onnx",
         help="ONNX, merged and compared with PyTorch; or the .pth file that the paper's trainer would save.",
     )
-    parser.add_argument(
-        "--images",
-        metavar="IMAGE",
-        type=str,
-        nargs="+",
-        default=[],
-        help="Images to compare on; by default the run's own validation images.",
-    )
+    parser.add_images_to_compare()
     parser.add_argument(
         "--opset", type=int | None, default=None, help="Version of the ONNX operators; torch's choice if not given."
     )

@@ -16,14 +16,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--output", metavar="FOLDER", type=str, required=True, help="Folder for the plain model; it must not exist."
     )
-    parser.add_argument(
-        "--images",
-        metavar="IMAGE",
-        type=str,
-        nargs="+",
-        default=[],
-        help="Images to compare on; by default the run's own validation images.",
-    )
+    parser.add_images_to_compare()
 
 
 def run(options: Any) -> None:

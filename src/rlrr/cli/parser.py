@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from argparse import SUPPRESS, Action, RawDescriptionHelpFormatter
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from rlrr.errors import RLRRError, did_you_mean
 from rlrr.files import at_line
+from rlrr.hints import expected
 from rlrr.recipes import packaged_recipes, recipe_path
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _WORDS = {  # from argparse's and jsonargparse's words to ours
     r"unrecognized arguments: (.*)": r"Unexpected: \1. A path with spaces needs quotes.",
     r"argument (--\w+): expected .*": r"\1 needs a value.",
@@ -39,6 +39,17 @@ class Parser(ArgumentParser):
             type=str | None,
             default=None,
             help="Where the backbone's weights are now, if not where they were in training.",
+        )
+
+    def add_images_to_compare(self) -> None:
+        """Take the images on which what is written is compared with the run."""
+        self.add_argument(
+            "--images",
+            metavar="IMAGE",
+            type=str,
+            nargs="+",
+            default=[],
+            help="Images to compare on; by default the run's own validation images.",
         )
 
     def parse(self, arguments: list[str]) -> Namespace:
@@ -102,8 +113,8 @@ class Parser(ArgumentParser):
         named = {action.dest: action for action in self._actions}
         if match := re.match(r'Parser key "(\w+)"(?: element \d+)?: .*?(?:Got|Given) value: (.*)', message):
             key, value = match.groups()
-            expected, choices = _expected(named[key])
-            message = f"{_label(named[key])} must be {expected}, not {value!r}.{did_you_mean(value, choices)}"
+            words, choices = _expected(named[key])
+            message = f"{_label(named[key])} must be {words}, not {value!r}.{did_you_mean(value, choices)}"
         elif match := re.match("the following arguments are required: (.*)", message):
             message = f"Missing: {', '.join(_label(named[name]) for name in match[1].split(', '))}."
         elif match := re.match(r"Option '([^']*)' is not accepted", message):
@@ -135,10 +146,10 @@ class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         return super()._format_action_invocation(action)
 
     def _get_default_metavar_for_optional(self, action: Action) -> str:
-        expected, choices = _expected(action)
+        words, choices = _expected(action)
         if choices:
             return "{" + ",".join(choices) + "}"
-        return {"a whole number": "N", "a number": "X"}.get(expected, action.dest.upper())
+        return {"a whole number": "N", "a number": "X"}.get(words, action.dest.upper())
 
 
 def _is_switch(action: Action) -> bool:
@@ -156,10 +167,6 @@ def _label(action: Action) -> str:
 
 def _expected(action: Action) -> tuple[str, tuple[str, ...]]:
     """What an option takes, in words, and its choices if they are fixed."""
-    hint: Any = getattr(action, "_typehint", None) or action.type
     if _is_list(action):
         return "a list, as A,B", ()
-    kind = next((kind for kind in (hint, *get_args(hint)) if kind in _KINDS or get_origin(kind) is Literal), str)
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}", get_args(kind)
-    return _KINDS[kind], ()
+    return expected(getattr(action, "_typehint", None) or action.type)

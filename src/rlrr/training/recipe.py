@@ -9,6 +9,7 @@ from dataclasses import Field, asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from rlrr.errors import RLRRError, did_you_mean
+from rlrr.hints import expected
 
 METHODS = ("rlrr", "linear", "full", "lora")
 _OF_RLRR = ("parts", "layers_to_transform", "sides", "residual", "multiply_weight", "shift", "init_weights")
@@ -140,9 +141,8 @@ class Recipe:
     def _check_types(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
             if not _fits(value := getattr(self, name), hint):
-                choices = _choices(hint)
-                expected = f"one of {', '.join(choices)}" if choices else _expected(hint)
-                _refuse(name, value, expected, did_you_mean(str(value), choices))
+                words, choices = expected(hint)
+                _refuse(name, value, words, did_you_mean(str(value), choices))
 
     def _refuse_combinations(self) -> None:
         if self.method in ("linear", "full") and (self.rank or self.target_modules):
@@ -197,9 +197,6 @@ def _without_slash(value: Any) -> Any:
     return value.rstrip("/") if isinstance(value, str) else value
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list"}
-
-
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a type; a whole number is a number too, and true is not 1."""
     if (kind := get_origin(hint)) is Literal:
@@ -211,17 +208,6 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, bool):
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)
-
-
-def _expected(hint: Any) -> str:
-    kinds = (get_origin(kind) or kind for kind in (hint, *get_args(hint)))
-    return next(_WORDS[kind] for kind in kinds if kind in _WORDS)
-
-
-def _choices(hint: Any) -> tuple[str, ...]:
-    """The words of a Literal, also of an optional one; none for another type."""
-    literal = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal), None)
-    return get_args(literal)
 
 
 def _check(name: str, value: Any, expected: str, holds: Any) -> None:

@@ -41,7 +41,7 @@ from rlrr.training.optimizer import parameter_groups
 from rlrr.training.output import CHECKPOINTS, METRICS, TENSORBOARD
 from rlrr.training.recipe import Recipe
 from rlrr.training.schedule import make_scheduler
-from rlrr.tuners import keep_statistics
+from rlrr.tuners import frozen_norms
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ class ClassificationTrainer(Trainer):
         self._average = MovingAverage(self._plain(), ema) if ema else None
         if self._average:
             self.add_callback(self._average)
+        self._frozen_norms = frozen_norms(self._plain())
         # a PeftModel takes any keyword, from which Trainer concludes that it scales its loss when accumulating
         self.model_accepts_loss_kwargs = False
 
@@ -83,7 +84,8 @@ class ClassificationTrainer(Trainer):
         images, targets = inputs["pixel_values"], inputs["labels"]
         smoothing = 0.0
         if model.training:
-            keep_statistics(model)  # Trainer has just put all of it into training mode
+            for norm in self._frozen_norms:  # which Trainer has just put into training mode
+                norm.eval()
             if self._mixup is None:
                 smoothing = self._label_smoothing
             else:

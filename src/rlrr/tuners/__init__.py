@@ -3,7 +3,7 @@
 from peft import mapping
 
 from rlrr.errors import RLRRError
-from rlrr.tuners.rlrr import RLRRConfig, RLRRModel, RLRRType, keep_statistics
+from rlrr.tuners.rlrr import RLRRConfig, RLRRModel, RLRRType, frozen_norms
 
 
 def _register() -> None:
@@ -17,4 +17,4 @@ def _register() -> None:
 
 _register()
 
-__all__ = ["RLRRConfig", "RLRRModel", "keep_statistics"]
+__all__ = ["RLRRConfig", "RLRRModel", "frozen_norms"]

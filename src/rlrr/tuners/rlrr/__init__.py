@@ -3,7 +3,7 @@
 from rlrr.tuners.rlrr.config import RLRRConfig, RLRRType
 from rlrr.tuners.rlrr.convolution import Convolution
 from rlrr.tuners.rlrr.layer import Affine, Linear, RLRRLayer
-from rlrr.tuners.rlrr.model import RLRRModel, check_adapter_name, keep_statistics
+from rlrr.tuners.rlrr.model import RLRRModel, check_adapter_name, frozen_norms
 
 __all__ = [
     "Affine",
@@ -14,5 +14,5 @@ __all__ = [
     "RLRRModel",
     "RLRRType",
     "check_adapter_name",
-    "keep_statistics",
+    "frozen_norms",
 ]

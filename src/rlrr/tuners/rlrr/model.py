@@ -57,7 +57,8 @@ class RLRRModel(BaseTuner):
         """Refuse a name with which PEFT would lose tensors, then inject."""
         check_adapter_name(adapter_name, model)
         super().inject_adapter(model, adapter_name, *args, **kwargs)
-        keep_statistics(model)
+        for norm in frozen_norms(model):
+            norm.eval()
 
     def train(self, mode: bool = True) -> Self:
         """As any module, but a frozen BatchNorm stays in evaluation mode.
@@ -66,7 +67,8 @@ class RLRRModel(BaseTuner):
         that the adapter is saved without.
         """
         super().train(mode)
-        keep_statistics(self.model)
+        for norm in frozen_norms(self.model):
+            norm.eval()
         return self
 
     def add_weighted_adapter(
@@ -195,11 +197,10 @@ def _layer_class(base_layer: nn.Module, config: RLRRConfig) -> type[RLRRLayer]:
     return Convolution if rescale else Affine
 
 
-def keep_statistics(model: nn.Module) -> None:
-    """Put every frozen BatchNorm into evaluation mode, so that it keeps its statistics, which no adapter holds."""
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
-            module.eval()
+def frozen_norms(model: nn.Module) -> list[nn.Module]:
+    """The BatchNorms that are not trained: in evaluation mode they keep their statistics, which no adapter holds."""
+    norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
+    return [norm for norm in norms if not any(parameter.requires_grad for parameter in norm.parameters())]
 
 
 def _pass_adapter_names(
