@@ -4,9 +4,18 @@ import itertools
 
 import pytest
 import torch
+from torch import multiprocessing
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from rlrr.kernel import kernel_matrix, matrix_kernel, rescaled_linear_by_row, rescaling, scale_matrix
+from rlrr.kernel import (
+    kernel_matrix,
+    matrix_kernel,
+    rescaled_linear,
+    rescaled_linear_by_row,
+    rescaling,
+    scale_matrix,
+)
 
 OUT, IN, ROWS = 6, 4, 5
 FORMS = [
@@ -91,3 +100,136 @@ def test_the_matrix_of_a_kernel_has_its_rows_beside_the_outputs_and_its_columns_
     for o, i, a, b in itertools.product(*map(range, kernel.shape)):
         assert matrix[o * height + a, i * width + b] == kernel[o, i, a, b]
     assert torch.equal(matrix_kernel(matrix, kernel.shape), kernel)
+
+
+def plain(x, weight, bias, scale_out, scale_in, shift, **form):
+    """The rescaled linear as autograd would have it, which keeps W' and the steps towards it."""
+    added = shift if bias is None else bias if shift is None else bias + shift
+    return F.linear(x, weight + rescaling(weight, scale_out, scale_in, **form), added)
+
+
+def arguments(sides="both", rank=1, blocks=1, *, bias=True, shift=True, dtype=torch.float64):
+    """Of a rescaled linear: x, weight, bias and the vectors, of which x and the vectors have gradients."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(2, ROWS, IN, generator=generator, dtype=torch.float64)
+    weight = torch.randn(OUT, IN, generator=generator, dtype=torch.float64)
+    scales = vectors(sides, rank, blocks)
+    frozen_bias, shifts = torch.randn(2, OUT, generator=generator, dtype=torch.float64)
+    given = [x, weight, frozen_bias if bias else None, *scales, shifts if shift else None]
+    given = [None if tensor is None else tensor.to(dtype) for tensor in given]
+    for index in (0, 3, 4, 5):
+        if given[index] is not None:
+            given[index].requires_grad_()
+    return given
+
+
+def gradients(output, given):
+    """Of a loss to which every output counts differently."""
+    loss = (output.double() * torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)).sum()
+    return torch.autograd.grad(loss, [tensor for tensor in given if tensor is not None and tensor.requires_grad])
+
+
+@pytest.mark.parametrize(("bias", "shift"), [(True, True), (True, False), (False, True), (False, False)])
+@every_form
+def test_the_rescaled_linear_has_the_values_and_gradients_of_autograd(
+    sides, rank, blocks, residual, multiply, bias, shift
+):
+    form = {"residual": residual, "multiply_weight": multiply}
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        given = arguments(sides, rank, blocks, bias=bias, shift=shift, dtype=dtype)
+        ours, autograd = rescaled_linear(*given, **form), plain(*given, **form)
+        close = {"rtol": tolerance, "atol": 10 * tolerance}  # sums of about ten numbers of about one
+        torch.testing.assert_close(ours, autograd, **close)
+        for one, other in zip(gradients(ours, given), gradients(autograd, given), strict=True):
+            torch.testing.assert_close(one, other, **close)
+
+
+@every_form
+def test_the_gradients_of_the_rescaled_linear_equal_finite_differences(sides, rank, blocks, residual, multiply):
+    form = {"residual": residual, "multiply_weight": multiply}
+    assert torch.autograd.gradcheck(lambda *given: rescaled_linear(*given, **form), arguments(sides, rank, blocks))
+
+
+def test_the_rescaled_linear_keeps_its_input_alone():
+    given = arguments()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.data_ptr()) or tensor, lambda t: t):
+        rescaled_linear(*given)
+    assert set(kept) <= {tensor.data_ptr() for tensor in given}
+
+
+def test_it_keeps_not_even_its_input_where_only_the_shift_is_trained():
+    given = arguments()
+    for scale in given[3:5]:
+        scale.requires_grad_(False)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.data_ptr()) or tensor, lambda t: t):
+        output = rescaled_linear(*given)
+    assert given[0].data_ptr() not in kept
+    for one, other in zip(gradients(output, given), gradients(plain(*given), given), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_under_autocast_it_multiplies_in_half_precision_and_keeps_the_vectors_gradients_in_theirs(dtype, weights):
+    given = arguments(dtype=torch.float32)
+    exact = gradients(plain(*given), given)
+    given[1] = given[1].to(weights)
+    with torch.autocast("cpu", dtype):
+        output = rescaled_linear(*given)
+    assert output.dtype == dtype
+    for one, other in zip(gradients(output, given), exact, strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.05 * float(other.abs().max()))
+
+
+def test_double_precision_stays_double_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert rescaled_linear(*arguments()).dtype == torch.float64
+
+
+def test_activation_checkpointing_changes_nothing():
+    given = arguments()
+    output = checkpoint(rescaled_linear, *given, use_reentrant=False)
+    for one, other in zip(gradients(output, given), gradients(plain(*given), given), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(("sides", "rank", "blocks"), [("both", 1, 3), ("in", 1, 1), ("out", 2, 1)])
+def test_it_compiles_in_one_graph(sides, rank, blocks):
+    given = arguments(sides, rank, blocks)
+    output = torch.compile(rescaled_linear, fullgraph=True, backend="aot_eager")(*given)
+    for one, other in zip(gradients(output, given), gradients(plain(*given), given), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+class _Layer(torch.nn.Module):
+    def __init__(self, given):
+        super().__init__()
+        self.frozen = given[1:3]
+        self.vectors = torch.nn.ParameterList(given[3:])
+
+    def forward(self, x):
+        return rescaled_linear(x, *self.frozen, *self.vectors)
+
+
+def _one_of_two(rank, store, queue):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    given = arguments()
+    layer = torch.nn.parallel.DistributedDataParallel(_Layer(given))
+    (layer(given[0][rank]).square().sum()).backward()
+    if rank == 0:
+        queue.put([vector.grad.tolist() for vector in layer.module.vectors])
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_average_its_gradients(tmp_path):
+    given = arguments()
+    queue = multiprocessing.get_context("spawn").SimpleQueue()
+    multiprocessing.spawn(_one_of_two, (f"file://{tmp_path}/store", queue), nprocs=2)
+    plain(*given).square().sum().backward()
+    for averaged, vector in zip(queue.get(), given[3:], strict=True):
+        torch.testing.assert_close(2 * torch.tensor(averaged, dtype=torch.float64), vector.grad)

@@ -8,8 +8,11 @@ seen as a matrix too (supplement G).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -56,6 +59,140 @@ def rescaling(
     blocked = weight.view(len(scale), -1, weight.shape[-1])
     update = (scale * blocked if multiply_weight else scale.expand_as(blocked)).reshape(weight.shape)
     return update if residual else update - weight
+
+
+def scale_gradients(
+    gradient: Tensor,
+    weight: Tensor,
+    scale_out: Tensor | None,
+    scale_in: Tensor | None,
+    *,
+    multiply_weight: bool = True,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of the vectors from that of W': `∂S = ∂W' ⊙ W`, then `∂S scale_inᵀ` and `scale_outᵀ ∂S`.
+
+    Args:
+        gradient: (out, in), of W'; it is summed in the vectors' dtype, and may be written into.
+        weight: (out, in), frozen.
+        scale_out: (out, r) or None.
+        scale_in: (r, in), (blocks, r, in) or None.
+        multiply_weight: as in `rescaling`.
+
+    Returns:
+        Those of `scale_out` and `scale_in`, in their shapes.
+    """
+    gradient = gradient.to((scale_in if scale_out is None else scale_out).dtype)
+    if multiply_weight:
+        gradient = gradient.mul_(weight)
+    if scale_in is None:
+        assert scale_out is not None, "one of the two sides is rescaled"
+        return gradient.sum(-1, keepdim=True).expand_as(scale_out), None
+    sets = scale_in.view(-1, *scale_in.shape[-2:])
+    blocks = gradient.view(len(sets), -1, gradient.shape[-1])
+    if scale_out is None:
+        return None, blocks.sum(-2, keepdim=True).expand_as(sets).reshape(scale_in.shape)
+    columns = scale_out.view(len(sets), -1, scale_out.shape[-1])
+    return (blocks @ sets.mT).reshape(scale_out.shape), (columns.mT @ blocks).reshape(scale_in.shape)
+
+
+def rescaled_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale_out: Tensor | None,
+    scale_in: Tensor | None,
+    shift: Tensor | None,
+    *,
+    residual: bool = True,
+    multiply_weight: bool = True,
+) -> Tensor:
+    """The linear `x W'ᵀ + b + shift`, which keeps nothing but its input for the backward pass.
+
+    Plain autograd would keep W' and the steps towards it, for every layer of the model. This makes W' again where it
+    is needed and reduces its gradient to those of the vectors at once, so that neither outlives the layer's turn.
+    Gradients are those of autograd; they cannot be differentiated again.
+
+    Args:
+        x: (..., in); under autocast it is cast first, as `F.linear` would.
+        weight: (out, in), frozen: it gets no gradient.
+        bias: (out), frozen, or None.
+        scale_out: (out, r) or None.
+        scale_in: (r, in), (blocks, r, in) or None.
+        shift: (out) or None.
+        residual: as in `rescaling`.
+        multiply_weight: as in `rescaling`.
+
+    Returns:
+        (..., out), in the dtype of the product; gradients of vectors are summed in the vectors' own.
+    """
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        x = x.to(torch.get_autocast_dtype(device))
+    return _RescaledLinear.apply(x, weight, bias, scale_out, scale_in, shift, residual, multiply_weight)
+
+
+def _changed_weight(
+    weight: Tensor, scale_out: Tensor | None, scale_in: Tensor | None, residual: bool, multiply_weight: bool
+) -> Tensor:
+    """W' in as few passes over memory as there can be without a kernel of our own; not for autograd."""
+    scale = scale_matrix(scale_out, scale_in)
+    scale = scale.to(torch.promote_types(weight.dtype, scale.dtype))
+    blocked = weight.view(len(scale), -1, weight.shape[-1])
+    if not multiply_weight:
+        changed = scale + blocked if residual else scale.expand_as(blocked)
+    else:
+        scale = scale.add_(1) if residual else scale
+        changed = scale.mul_(blocked) if scale.shape == blocked.shape else scale * blocked
+    return changed.reshape(weight.shape)
+
+
+class _RescaledLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale_out: Tensor | None,
+        scale_in: Tensor | None,
+        shift: Tensor | None,
+        residual: bool,
+        multiply_weight: bool,
+    ) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            changed = _changed_weight(weight, scale_out, scale_in, residual, multiply_weight).to(x.dtype)
+            if shift is not None:
+                bias = shift if bias is None else bias + shift
+            return F.linear(x, changed, None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, _, scale_out, scale_in, shift, ctx.residual, ctx.multiply_weight = inputs
+        trains_scales = any(ctx.needs_input_grad[3:5])
+        ctx.save_for_backward(x if trains_scales else None, weight, scale_out, scale_in)
+        ctx.shift_dtype = None if shift is None else shift.dtype
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale_out, scale_in = ctx.saved_tensors
+        for_x, _, _, *for_scales, for_shift, _, _ = ctx.needs_input_grad
+        of_x = of_out = of_in = of_shift = None
+        with torch.autocast(grad.device.type, enabled=False):
+            if for_x:
+                changed = _changed_weight(weight, scale_out, scale_in, ctx.residual, ctx.multiply_weight)
+                of_x = grad @ changed.to(grad.dtype)
+            rows = grad.reshape(-1, grad.shape[-1])
+            if for_shift:
+                of_shift = rows.sum(0).to(ctx.shift_dtype)
+            if any(for_scales):
+                columns = rows.mT
+                if columns.device.type == "cpu" and columns.dtype == torch.bfloat16:
+                    columns = columns.contiguous()  # or the product takes up to 1.7 times as long, by step.py
+                of_weight = columns @ x.reshape(-1, x.shape[-1])
+                of_out, of_in = scale_gradients(
+                    of_weight, weight, scale_out, scale_in, multiply_weight=ctx.multiply_weight
+                )
+        return of_x, None, None, of_out, of_in, of_shift, None, None
 
 
 def kernel_matrix(kernel: Tensor) -> Tensor:

@@ -371,3 +371,64 @@ def test_a_layer_that_computes_something_else_is_refused_by_name(base):
     for convolutions in ("scale", "rescale"):
         with pytest.raises(RLRRError, match=f"cannot adapt qkv, a {type(base).__name__}: only Linear"):
             adapted(base, convolutions=convolutions)
+
+
+def count_builds(layer, monkeypatch):
+    builds = []
+    make = layer.effective
+    monkeypatch.setattr(layer, "effective", lambda names: builds.append(names) or make(names))
+    return builds
+
+
+@torch.no_grad()
+def test_without_gradients_the_weight_is_made_once(monkeypatch):
+    model = adapted(nn.Linear(IN, OUT))
+    builds = count_builds(model.base_model.model.qkv, monkeypatch)
+    x = torch.randn(2, IN)
+    torch.testing.assert_close(model(x), model(x), rtol=0, atol=0)
+    assert len(builds) == 1
+
+
+def change_a_vector(model):
+    model.base_model.model.qkv.rlrr_scale_in["default"].add_(1)
+
+
+def replace_a_vector(model):
+    model.base_model.model.qkv.rlrr_shift["default"].data = torch.ones(OUT)
+
+
+def load_other_vectors(model):
+    model.load_state_dict({name: tensor + 1 for name, tensor in model.state_dict().items()})
+
+
+def choose_another_adapter(model):
+    model.set_adapter("other")
+
+
+def change_precision(model):
+    model.double()
+
+
+@pytest.mark.parametrize(
+    "change", [change_a_vector, replace_a_vector, load_other_vectors, choose_another_adapter, change_precision]
+)
+@torch.no_grad()
+def test_it_is_made_again_when_what_it_depends_on_has_changed(change):
+    model = adapted(nn.Linear(IN, OUT), names=("default", "other"))
+    x = torch.randn(2, IN)
+    before = model(x)
+    change(model)
+    x = x.to(model.base_model.model.qkv.weight.dtype)
+    after = model(x)
+    assert not torch.equal(before, after)
+    layer = model.base_model.model.qkv
+    torch.testing.assert_close(after, F.linear(x, *layer.effective(layer.active_adapters)))
+
+
+def test_a_step_of_training_forgets_the_weight():
+    model = adapted(nn.Linear(IN, OUT))
+    x = torch.randn(2, IN)
+    with torch.no_grad():
+        model(x)
+    model(x)
+    assert model.base_model.model.qkv._built is None

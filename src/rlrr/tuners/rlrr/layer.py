@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlrr.errors import RLRRError
-from rlrr.kernel import rescaled_linear_by_row, rescaling
+from rlrr.kernel import rescaled_linear, rescaled_linear_by_row, rescaling
 from rlrr.tuners.rlrr import init
 from rlrr.tuners.rlrr.config import RLRRConfig
 
@@ -38,6 +38,7 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
         self._disable_adapters = False
         self._active_adapter = adapter_name
         self._frozen: tuple[Tensor | None, Tensor | None] | None = None  # (weight, bias) while merged
+        self._built: tuple[Any, tuple[Tensor | None, Tensor | None], list[Tensor]] | None = None  # see _remembered
         for name in self.adapter_layer_names:
             setattr(self, name, nn.ParameterDict())
         self.update_layer(adapter_name, config, blocks)
@@ -151,11 +152,35 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
         names = [name for name in self.active_adapters if name in self.configs]
         if self.merged or not names:
             return self.base_layer(x, *args, **kwargs)
-        with torch.autocast(x.device.type, enabled=False):  # the vectors' own dtype, as promised above
-            weight, bias = self.effective(names)
-        if not torch.is_autocast_enabled(x.device.type) and weight is not None:
+        weight, _ = self.frozen
+        if weight is not None and not torch.is_autocast_enabled(x.device.type):
             x = self._cast_input_dtype(x, weight.dtype)
+        return self.call_adapted(x, names)
+
+    def call_adapted(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:
+        """Run the base layer under these adapters."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            self._built = None
+            with torch.autocast(x.device.type, enabled=False):  # the vectors' own dtype, as promised above
+                weight, bias = self.effective(adapter_names)
+        else:
+            weight, bias = self._remembered(adapter_names)
         return self.call_base(x, weight, bias)
+
+    @torch.no_grad()
+    def _remembered(self, adapter_names: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:
+        """What `effective` gives, made again only if a tensor that goes into it has changed since."""
+        tensors = [tensor for tensor in self.frozen if tensor is not None]
+        for name in self.adapter_layer_names:
+            tensors += self._vectors(name, adapter_names)
+        if any(tensor.is_inference() for tensor in tensors):  # whose changes are not counted
+            return self.effective(adapter_names)
+        state = list(adapter_names), [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        if self._built is None or self._built[0] != state:
+            with torch.autocast(tensors[0].device.type, enabled=False):
+                # the tensors are held so that no other one comes to stand at their address
+                self._built = state, self.effective(adapter_names), [tensor.detach() for tensor in tensors]
+        return self._built[1]
 
     def _forward_mixed(self, x: Tensor, adapter_names: list[str]) -> Tensor:
         if self.merged:
@@ -271,6 +296,19 @@ class Linear(Rescaled):
 
     def from_matrix(self, matrix: Tensor) -> Tensor:  # noqa: D102
         return matrix
+
+    def call_adapted(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:  # noqa: D102
+        weight, bias = self.frozen
+        trains = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if len(adapter_names) > 1 or not trains or weight.requires_grad:
+            return super().call_adapted(x, adapter_names)
+        self._built = None
+        (name,) = adapter_names
+        config = self.configs[name]
+        vectors = (self._dict(kind).get(name) for kind in self.adapter_layer_names)
+        return rescaled_linear(
+            x, weight, bias, *vectors, residual=config.residual, multiply_weight=config.multiply_weight
+        )
 
     def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:  # noqa: D102
         return F.linear(x, weight, bias)
