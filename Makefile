@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PEFT   := .peft-tests
 
-.PHONY: install demo test lint conformance clean
+.PHONY: install demo test lint conformance bench clean
 
 install: $(VENV)/installed
 
@@ -39,5 +39,10 @@ $(PEFT)/tests: $(VENV)/installed
 	tar -xf $(PEFT)/peft-*.tar.gz -C $(PEFT) --strip-components=1
 	@test -d $@
 
+# A first look at what a training step costs; `benchmarks/step.py --help` says how to see it all.
+bench: install
+	$(BIN)/python benchmarks/step.py --models [vit_small_patch16_224] --cases [official,rlrr,lora,full] \
+		--precisions [fp32] --repeats 2 --steps 2 --output bench
+
 clean:
-	rm -rf $(VENV) $(PEFT) demo
+	rm -rf $(VENV) $(PEFT) demo bench

@@ -1,0 +1,244 @@
+"""Would it pay to estimate the gradient of RLRR's vectors from fewer rows? Two unbiased ways, against the exact one.
+
+    python benchmarks/estimates.py variance --output bench
+    python benchmarks/estimates.py accuracy --output bench
+
+The gradient of the vectors is reduced from `dYᵀX`, a sum over all T rows (tokens) of a batch, which is the third of a
+training step's three products and the reason why every layer keeps its input. Here m of T rows are kept:
+
+- tokens: the first token of each image, the class token, and a random part of the others, scaled;
+- sketch: every row, with a random sign, added into one of m (a count sketch).
+
+The gradients of the input and of the shift stay exact. `variance` gives the mean squared error of a layer's vector
+gradients, relative to their square, on the first batch of real activations; `accuracy` trains and tests.
+docs/performance.md says what came of it: the estimates are not in the package.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import auto_cli
+from measure import machine, markdown_table, write_results
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from rlrr.kernel import rescaling, scale_gradients
+from rlrr.tuners.rlrr import layer
+
+SAMPLES = ("mnist", "digits", "orientation")
+FRACTIONS = (0.5, 0.25, 0.125)
+
+Rows = Callable[[Tensor], Tensor]
+
+
+def tokens(x: Tensor, fraction: float) -> Rows:
+    """Choose m of the rows of x (images, tokens, features); what it gives picks them from any such tensor.
+
+    The first token of each image is always there, with weight 1, as the class token's gradient is unlike the others';
+    the rest is drawn without replacement and weighted by how few it is. Either part is unbiased.
+    """
+    images, count = math.prod(x.shape[:-2]), x.shape[-2]
+    kept = max(1, round(fraction * images * count) - images)
+    first = torch.arange(0, images * count, count)
+    others = torch.arange(images * count).view(images, count)[:, 1:].flatten()
+    index = torch.cat([first, others[torch.randperm(len(others))[:kept]]])
+    # the weight's root on either side, so that the product has it once
+    weight = torch.cat([torch.ones(images), torch.full((kept,), (len(others) / kept) ** 0.5)])[:, None]
+    return lambda rows: rows[index] * weight.to(rows.dtype)
+
+
+def sketch(x: Tensor, fraction: float) -> Rows:
+    """Add every row of x, with a random sign, into one of m; what it gives does so to any such tensor."""
+    count = math.prod(x.shape[:-1])
+    kept = max(1, round(fraction * count))
+    bucket = torch.randperm(count) % kept  # of equal size, which is a little better than drawn one by one
+    sign = (torch.randint(2, (count, 1)) * 2 - 1).to(torch.int8)
+    return lambda rows: rows.new_zeros(kept, rows.shape[-1]).index_add_(0, bucket, rows * sign.to(rows.dtype))
+
+
+ESTIMATES = {"tokens": tokens, "sketch": sketch}
+
+
+class EstimatedLinear(torch.autograd.Function):
+    """As `rlrr.kernel.rescaled_linear`, with the vectors' gradient from the rows that `rows` gives."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Rows, weight: Tensor, bias: Tensor, *vectors: Tensor) -> Tensor:
+        """Keep the rows of x instead of x."""
+        scale_out, scale_in, shift = vectors
+        changed = weight + rescaling(weight, scale_out, scale_in)
+        ctx.rows = rows
+        ctx.save_for_backward(rows(x.reshape(-1, x.shape[-1])), weight, scale_out, scale_in)
+        return F.linear(x, changed.to(x.dtype), (bias + shift).to(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Exact for the input and the shift."""
+        kept, weight, scale_out, scale_in = ctx.saved_tensors
+        changed = (weight + rescaling(weight, scale_out, scale_in)).to(grad.dtype)
+        flat = grad.reshape(-1, grad.shape[-1])
+        of_weight = (ctx.rows(flat).mT.contiguous() @ kept).to(scale_out.dtype)
+        scales = scale_gradients(of_weight, weight, scale_out, scale_in)
+        return grad @ changed, None, None, None, *scales, flat.sum(0).float()
+
+
+@contextmanager
+def estimated(kind: str, fraction: float) -> Iterator[None]:
+    """Let RLRR's linears, inside the block, estimate their vectors' gradients."""
+    exact = layer.rescaled_linear
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor, *vectors: Tensor, **form: bool) -> Tensor:
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        with torch.autocast(x.device.type, enabled=False):
+            return EstimatedLinear.apply(x, ESTIMATES[kind](x, fraction), weight, bias, *vectors)
+
+    layer.rescaled_linear = linear
+    try:
+        yield
+    finally:
+        layer.rescaled_linear = exact
+
+
+def variance(output: Path = Path("bench"), batch_size: int = 32, draws: int = 50, threads: int | None = None) -> None:
+    """Relative squared error of one draw, median over the linears of the packaged ViT-S/14 at 70 px.
+
+    Args:
+        output: Folder for `estimates_variance.json` and `.md`.
+        batch_size: Images of MNIST in the batch.
+        draws: Of each estimate.
+        threads: For computing; all if not given.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    model, batch = _first_batch(batch_size)
+
+    def gradients() -> dict[str, Tensor]:
+        model.zero_grad()
+        F.cross_entropy(model(batch["pixel_values"]), batch["labels"]).backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if "rlrr_scale_" in name}
+
+    exact = gradients()
+    rows = []
+    for kind, fraction in itertools.product(ESTIMATES, FRACTIONS):
+        errors: dict[str, float] = dict.fromkeys(exact, 0.0)
+        with estimated(kind, fraction):
+            for seed in range(draws):
+                torch.manual_seed(seed)
+                for name, gradient in gradients().items():
+                    errors[name] += float((gradient - exact[name]).square().sum()) / draws
+        relative = [error / float(exact[name].square().sum()) for name, error in errors.items()]
+        rows.append({"estimate": kind, "fraction": fraction, "median": statistics.median(relative), "each": relative})
+        print(f"{kind} {fraction:g}: {rows[-1]['median']:.3g}", flush=True)
+    table = markdown_table(
+        ["estimate", "m/T", "squared error / squared gradient, median over the layers", "from", "to"],
+        [
+            [r["estimate"], f"{r['fraction']:g}", *(f"{v:.2g}" for v in (r["median"], min(r["each"]), max(r["each"])))]
+            for r in rows
+        ],
+    )
+    write_results(output, "estimates_variance", {"machine": machine(), "batch_size": batch_size, "runs": rows}, table)
+    print(table)
+
+
+def _first_batch(batch_size: int) -> tuple[torch.nn.Module, dict[str, Tensor]]:
+    """The demo's model with a classifier that is not zero, so that a gradient flows, and a batch of its images."""
+    from rlrr.data import load_data
+    from rlrr.recipes import load_recipe
+    from rlrr.training.images import training_images
+    from rlrr.training.run import build
+
+    recipe = load_recipe("demo")
+    torch.manual_seed(0)
+    data = load_data(recipe.data, seed=0)
+    backbone, model = build(recipe, len(data.classes))
+    images = training_images(recipe, data, backbone.data_config).train
+    model.eval()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and name.endswith("head.modules_to_save.default.weight"):
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model, torch.utils.data.default_collate([images[i] for i in range(batch_size)])
+
+
+def accuracy(
+    output: Path = Path("bench"),
+    samples: list[str] = list(SAMPLES),  # noqa: B006
+    cases: list[str] = ["tokens 0.5", "tokens 0.25", "tokens 0.125", "sketch 0.25"],  # noqa: B006
+    seeds: int = 3,
+    epochs: int = 10,
+    jobs: int = 2,
+) -> None:
+    """Test accuracy after the last epoch, exact and estimated, and the difference.
+
+    Args:
+        output: Folder for `estimates_accuracy.json` and `.md`.
+        samples: Offline samples.
+        cases: Estimates and their fractions.
+        seeds: Number of seeds, from 0.
+        epochs: Of each run.
+        jobs: Runs at a time, of one thread each.
+    """
+    work = list(itertools.product(range(seeds), samples, ["exact", *cases]))
+    runs: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        results = pool.map(partial(_train, epochs=epochs), *zip(*work, strict=True))
+        for (seed, sample, case), result in zip(work, results, strict=True):
+            runs.append({"seed": seed, "sample": sample, "case": case, "accuracy": result})
+            print(f"{case}, {sample}, seed {seed}: {result:.1%}", flush=True)
+            table = _accuracy_table(runs, samples, ["exact", *cases])
+            write_results(output, "estimates_accuracy", {"machine": machine(), "epochs": epochs, "runs": runs}, table)
+    print(table)
+
+
+def _train(seed: int, sample: str, case: str, epochs: int) -> float:
+    from dataclasses import replace
+
+    from rlrr import train
+    from rlrr.recipes import load_recipe
+
+    recipe = replace(
+        load_recipe("demo"), data=f"sample:{sample}", epochs=epochs, seed=seed, select="last", threads=1, workers=0
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        if case == "exact":
+            return train(recipe, Path(folder) / "run").metrics["test_accuracy"]
+        kind, fraction = case.split()
+        with estimated(kind, float(fraction)):
+            return train(recipe, Path(folder) / "run").metrics["test_accuracy"]
+
+
+def _accuracy_table(runs: list[dict[str, Any]], samples: list[str], cases: list[str]) -> str:
+    def of(case: str, sample: str | None = None) -> dict[tuple[str, int], float]:
+        return {
+            (r["sample"], r["seed"]): 100 * r["accuracy"]
+            for r in runs
+            if r["case"] == case and sample in (None, r["sample"])
+        }
+
+    rows = []
+    for case in cases:
+        means = [statistics.mean(of(case, sample).values()) if of(case, sample) else math.nan for sample in samples]
+        exact = of("exact")
+        differences = [value - exact[key] for key, value in of(case).items() if key in exact]
+        mean = statistics.mean(differences) if differences else math.nan
+        error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else math.nan
+        rows.append([case, *(f"{m:.1f}" for m in means), "" if case == "exact" else f"{mean:+.2f} ± {error:.2f}"])
+    return markdown_table(["vectors' gradient", *samples, "difference from exact"], rows)
+
+
+if __name__ == "__main__":
+    auto_cli([variance, accuracy], as_positional=False)

@@ -1,0 +1,243 @@
+"""What does one training step cost, by method? Time of its three parts, and peak memory.
+
+    python benchmarks/step.py --models [vit_base_patch16_224] --batch_sizes [8] --precisions [fp32,bf16] --output bench
+
+The cases, all of which train the classifier too:
+
+    official   RLRR as the paper's own code computes it, see official_form.py; ratios are to this
+    autograd   RLRR by plain autograd over W', in timm's model with its fused attention
+    rlrr       ours
+    lora, ia3  PEFT's LoRA of rank 8 and its IA3, on the same linears
+    full       full fine-tuning
+    linear     the classifier alone
+    bound      frozen linears through which gradients flow to the patch embedding's bias: two products each
+
+Each measurement has a process of its own, with random weights and one batch of random images. Cases take turns (all
+of them once, then all once more), so that a machine that slows down does so for all of them; a ratio is between two
+cases of the same turn. A process takes a few steps to warm up and gives the median of the steps that follow. A step
+ends with AdamW; bf16 is autocast.
+
+Peak memory is above what is in use once model and optimiser exist: gradients and the moments of AdamW, which come
+with the first step, count; the model does not. On the CPU it is resident memory, see `measure.PeakMemory`.
+
+Prints a table, and writes it with all numbers to step.md and step.json in the output folder.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from measure import (
+    PeakMemory,
+    choose_device,
+    command_line,
+    in_new_process,
+    machine,
+    markdown_table,
+    spread,
+    synchronize,
+    write_results,
+)
+from official_form import autograd_form, official_form
+from peft import IA3Config, get_peft_model
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from rlrr.errors import RLRRError, did_you_mean
+from rlrr.methods import apply_method
+from rlrr.targets import block_linears, classifier_names
+
+CLASSES = 100
+SETTING = ("model", "batch_size", "precision", "case")
+PARTS = ("forward", "backward", "optimiser", "step")
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+
+
+def _ia3(model: nn.Module) -> nn.Module:
+    linears = block_linears(model)
+    last = [name for name in linears if name.endswith("fc2")]  # scaled at their input, as in IA3's paper
+    heads = classifier_names(model)
+    config = IA3Config(target_modules=linears, feedforward_modules=last, modules_to_save=heads)
+    return get_peft_model(model, config)
+
+
+def _bound(model: nn.Module) -> nn.Module:
+    """Two products for each linear and no more: gradients flow through all of them, to the first bias."""
+    apply_method(model, "linear")  # which freezes all but the classifier
+    model.patch_embed.proj.bias.requires_grad_(True)
+    return model
+
+
+CASES: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "official": official_form,
+    "autograd": autograd_form,
+    "rlrr": lambda model: apply_method(model, "rlrr"),
+    "lora": lambda model: apply_method(model, "lora", 8),
+    "ia3": _ia3,
+    "full": lambda model: apply_method(model, "full"),
+    "linear": lambda model: apply_method(model, "linear"),
+    "bound": _bound,
+}
+REFERENCE = "official"
+
+
+def build(case: str, model: str, image_size: int) -> nn.Module:
+    """A timm ViT with random weights, made trainable by one of `CASES`."""
+    torch.manual_seed(0)
+    return CASES[case](timm.create_model(model, num_classes=CLASSES, img_size=image_size)).train()
+
+
+def measure(
+    model: str,
+    batch_size: int,
+    precision: str,
+    case: str,
+    *,
+    image_size: int,
+    steps: int,
+    warmup: int,
+    device: str,
+    threads: int | None,
+) -> dict[str, Any]:
+    """Train for some steps in this process.
+
+    Returns:
+        Seconds by `PARTS`, the median of the steps, and all of them in `steps`; `peak_mib` above the model; `model_mib`
+        (in RSS, with the pages of code that making it needed); the number of `trained` parameters.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    place, dtype = torch.device(device), PRECISIONS[precision]
+    _load_libraries(place, dtype)
+    empty = PeakMemory(place)
+    network = build(case, model, image_size).to(place)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    images = torch.randn(batch_size, 3, image_size, image_size, device=device)
+    labels = torch.randint(CLASSES, (batch_size,), device=device)
+    memory = PeakMemory(place)
+    seconds = [_step(network, optimizer, images, labels, dtype) for _ in range(warmup + steps)][warmup:]
+    return {
+        **{part: statistics.median(step[part] for step in seconds) for part in PARTS},
+        "peak_mib": memory.above_start(),
+        "model_mib": memory.start - empty.start,
+        "trained": sum(parameter.numel() for parameter in trained),
+        "steps": seconds,
+    }
+
+
+def _step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    dtype: torch.dtype | None,
+) -> dict[str, float]:
+    """Seconds of one step, by `PARTS`. It holds nothing when it returns."""
+    clock = [_now(images.device)]
+    with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
+        loss = F.cross_entropy(network(images), labels)
+    clock.append(_now(images.device))
+    loss.backward()
+    clock.append(_now(images.device))
+    optimizer.step()
+    optimizer.zero_grad()
+    clock.append(_now(images.device))
+    seconds = [later - earlier for earlier, later in pairwise(clock)]
+    return dict(zip(PARTS, [*seconds, sum(seconds)], strict=True))
+
+
+def _now(device: torch.device) -> float:
+    synchronize(device)
+    return time.perf_counter()
+
+
+def _load_libraries(device: torch.device, dtype: torch.dtype | None) -> None:
+    """A step of almost nothing: what torch loads at the first step is memory of no method."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES)).to(device)
+    images, labels = torch.zeros(2, 3, 2, 2, device=device), torch.zeros(2, dtype=torch.long, device=device)
+    _step(network, torch.optim.AdamW(network.parameters()), images, labels, dtype)
+
+
+def summary(runs: Sequence[dict[str, Any]]) -> str:
+    """The table of runs, each what `measure` returns with its turn, model, batch_size, precision and case."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault(tuple(str(run[name]) for name in SETTING), []).append(run)
+    rows = []
+    for setting, turns in groups.items():
+        times = [spread([1000 * run[part] for run in turns]) for part in PARTS]
+        memory = spread([run["peak_mib"] for run in turns])
+        ratios = [_ratio(turns, groups.get((*setting[:-1], REFERENCE), []), name) for name in ("step", "peak_mib")]
+        rows.append([*setting, *times, ratios[0], memory, ratios[1]])
+    columns = [f"{part}, ms" for part in PARTS]
+    columns = ["model", "batch", "precision", "case", *columns, "step ratio", "peak memory, MiB", "memory ratio"]
+    return markdown_table(columns, rows)
+
+
+def _ratio(turns: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]], name: str) -> str:
+    """To the reference in the same turn; a dash if it was not measured."""
+    theirs = {run["turn"]: run[name] for run in reference}
+    return spread([run[name] / theirs[run["turn"]] for run in turns if run["turn"] in theirs]) if theirs else "-"
+
+
+def main(
+    models: Sequence[str] = ("vit_base_patch16_224",),
+    batch_sizes: Sequence[PositiveInt] = (8,),
+    precisions: Sequence[Literal["fp32", "bf16"]] = ("fp32", "bf16"),
+    cases: Sequence[str] = tuple(CASES),
+    repeats: PositiveInt = 3,
+    steps: PositiveInt = 3,
+    warmup: NonNegativeInt = 1,
+    image_size: PositiveInt = 224,
+    device: Literal["cpu", "cuda"] | None = None,
+    threads: PositiveInt | None = None,
+    output: Path = Path("bench"),
+) -> None:
+    """Measure all cases in turns.
+
+    Args:
+        models: timm names of ViTs; their weights are random.
+        batch_sizes: Images in a batch.
+        precisions: fp32, or bf16 for autocast.
+        cases: What is compared; ratios are to the official form.
+        repeats: Turns.
+        steps: Steps that are timed in each turn.
+        warmup: Steps before them.
+        image_size: Height and width in pixels.
+        device: None takes the GPU if there is one.
+        threads: Threads of torch; None for torch's own choice.
+        output: Folder of step.json and step.md.
+    """
+    if unknown := [case for case in cases if case not in CASES]:
+        raise RLRRError(f"There is no case {unknown[0]!r}.{did_you_mean(unknown[0], CASES)}", usage=True)
+    if unknown := [model for model in models if not timm.is_model(model)]:
+        raise RLRRError(f"timm has no model {unknown[0]!r}.{did_you_mean(unknown[0], timm.list_models())}", usage=True)
+    if threads:
+        torch.set_num_threads(threads)
+    options = {"image_size": image_size, "steps": steps, "warmup": warmup, "threads": threads}
+    options["device"] = choose_device(device)
+    runs: list[dict[str, Any]] = []
+    turns = product(range(repeats), models, batch_sizes, precisions, cases)
+    for turn, *setting in tqdm(list(turns), unit="run"):
+        model, batch_size, precision, case = setting
+        run = in_new_process(partial(measure, **options), model, batch_size, precision, case)
+        runs.append({"turn": turn, **dict(zip(SETTING, setting, strict=True)), **run})
+        table = summary(runs)
+        # each time, so that a run that is stopped leaves what it has
+        write_results(output, "step", {"machine": machine(), "options": options, "runs": runs}, table)
+    print(table)
+
+
+if __name__ == "__main__":
+    command_line(main)
