@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,7 +36,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from rlrr import train
+from rlrr.data import load_data
 from rlrr.kernel import rescaling, scale_gradients
+from rlrr.recipes import load_recipe
+from rlrr.training.images import training_images
+from rlrr.training.run import build
 from rlrr.tuners.rlrr import layer
 
 SAMPLES = ("mnist", "digits", "orientation")
@@ -157,11 +163,6 @@ def variance(output: Path = Path("bench"), batch_size: int = 32, draws: int = 50
 
 def _first_batch(batch_size: int) -> tuple[torch.nn.Module, dict[str, Tensor]]:
     """The demo's model with a classifier that is not zero, so that a gradient flows, and a batch of its images."""
-    from rlrr.data import load_data
-    from rlrr.recipes import load_recipe
-    from rlrr.training.images import training_images
-    from rlrr.training.run import build
-
     recipe = load_recipe("demo")
     torch.manual_seed(0)
     data = load_data(recipe.data, seed=0)
@@ -179,7 +180,8 @@ def accuracy(
     samples: list[str] = list(SAMPLES),  # noqa: B006
     cases: list[str] = ["tokens 0.5", "tokens 0.25", "tokens 0.125", "sketch 0.25"],  # noqa: B006
     seeds: int = 3,
-    epochs: int = 10,
+    epochs: int = 6,
+    image_size: int = 56,
     jobs: int = 2,
 ) -> None:
     """Test accuracy after the last epoch, exact and estimated, and the difference.
@@ -190,28 +192,32 @@ def accuracy(
         cases: Estimates and their fractions.
         seeds: Number of seeds, from 0.
         epochs: Of each run.
+        image_size: In pixels; 56 gives 16 tokens and the class token.
         jobs: Runs at a time, of one thread each.
     """
     work = list(itertools.product(range(seeds), samples, ["exact", *cases]))
     runs: list[dict[str, Any]] = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        results = pool.map(partial(_train, epochs=epochs), *zip(*work, strict=True))
+        results = pool.map(partial(_train, epochs=epochs, image_size=image_size), *zip(*work, strict=True))
         for (seed, sample, case), result in zip(work, results, strict=True):
             runs.append({"seed": seed, "sample": sample, "case": case, "accuracy": result})
             print(f"{case}, {sample}, seed {seed}: {result:.1%}", flush=True)
             table = _accuracy_table(runs, samples, ["exact", *cases])
-            write_results(output, "estimates_accuracy", {"machine": machine(), "epochs": epochs, "runs": runs}, table)
+            options = {"epochs": epochs, "image_size": image_size}
+            results = {"machine": machine(), "options": options, "runs": runs}
+            write_results(output, "estimates_accuracy", results, table)
     print(table)
 
 
-def _train(seed: int, sample: str, case: str, epochs: int) -> float:
-    from dataclasses import replace
-
-    from rlrr import train
-    from rlrr.recipes import load_recipe
-
+def _train(seed: int, sample: str, case: str, epochs: int, image_size: int) -> float:
     recipe = replace(
-        load_recipe("demo"), data=f"sample:{sample}", epochs=epochs, seed=seed, select="last", threads=1, workers=0
+        load_recipe("demo"),
+        data=f"sample:{sample}",
+        epochs=epochs,
+        image_size=image_size,
+        seed=seed,
+        select="last",
+        threads=1,
     )
     with tempfile.TemporaryDirectory() as folder:
         if case == "exact":

@@ -21,6 +21,14 @@ def one_thread(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def image_cache(tmp_path_factory):
+    """Decoded images are kept here, and not in the home folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLRR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory) -> str:
     """A ViT of two blocks on 32 pixels, with random weights, as a local timm folder."""

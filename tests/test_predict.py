@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import rlrr
+from rlrr.predict import evaluation_batch
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +70,14 @@ def test_loading_twice_gives_the_same_logits(classifier, finished_run, images):
     with torch.no_grad():
         assert torch.equal(again.model(x), classifier.model(x))
     assert again.classes == ["blue", "green", "red"]
+
+
+@pytest.mark.parametrize(
+    ("device", "side", "images"), [("cpu", 32, 64), ("cpu", 224, 64), ("cuda", 32, 256), ("cuda", 448, 64)]
+)
+def test_larger_images_come_in_smaller_batches(device, side, images):
+    assert evaluation_batch(torch.device(device), (3, side, side)) == images
+
+
+def test_a_batch_holds_at_least_one_image():
+    assert evaluation_batch(torch.device("cpu"), (3, 4000, 4000)) == 1

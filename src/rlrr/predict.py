@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from rlrr.adapters import Record, load_adapter
 from rlrr.data import PreparedImages, Split
+from rlrr.data.cache import CachedImages
 from rlrr.data.decode import Source
 from rlrr.data.pipeline import preparation
 from rlrr.errors import RLRRError
@@ -54,22 +56,23 @@ class Classifier:
         """Where the model is; images are brought there."""
         return next(self.model.parameters()).device
 
-    def dataset(self, split: Split, cache: Tensor | None = None) -> PreparedImages:
+    def dataset(self, split: Split, cache: CachedImages | None = None) -> PreparedImages:
         """The images of a split as this model takes them."""
         config = self.record.preprocessing
         return PreparedImages(split, preparation(config), cache=cache, mean=config["mean"], std=config["std"])
 
     @torch.inference_mode()
-    def logits(self, images: PreparedImages, batch_size: int = 64) -> Tensor:
+    def logits(self, images: PreparedImages) -> Tensor:
         """Logits of all images, (N, classes), float32 on the CPU.
 
         Raises:
             RLRRError: an image cannot be read.
         """
         self.model.eval()
-        batches = DataLoader(images, batch_size)
+        batches = DataLoader(images.pixels, evaluation_batch(self.device, self.record.preprocessing["input_size"]))
+        pixels = (images.transform(batch["pixel_values"].to(self.device)) for batch in batches)
         try:
-            return torch.cat([self.model(batch["pixel_values"].to(self.device)).float().cpu() for batch in batches])
+            return torch.cat([self.model(batch).float().cpu() for batch in pixels])
         except RLRRError as error:
             raise RLRRError(f"Cannot read {error}. Give paths of image files, such as photos/*.jpg.") from error
 
@@ -93,6 +96,17 @@ class Classifier:
             Prediction(name, tuple(self.classes[index] for index in indices), tuple(values))
             for name, indices, values in zip(names, best.indices.tolist(), best.values.tolist(), strict=True)
         ]
+
+
+def evaluation_batch(device: torch.device, input_size: Sequence[int]) -> int:
+    """Images to take at a time where nothing is trained: fewer if they are larger than 224 pixels square.
+
+    Args:
+        device: Where the model is. More than 64 are not faster on a CPU.
+        input_size: Shape of an image, (3, H, W).
+    """
+    most, pixels = 256 if device.type == "cuda" else 64, math.prod(input_size[-2:])
+    return max(1, most * 224**2 // max(224**2, pixels))
 
 
 def load(run: str | Path, *, weights: str | None = None) -> Classifier:

@@ -17,7 +17,7 @@ from rlrr.targets import classifier_names
 def parameter_counts(model: nn.Module) -> dict[str, int]:
     """Numbers of trained parameters: in the classifier (`head`) and elsewhere (`adapter`)."""
     plain = model.get_base_model() if isinstance(model, PeftModel) else model
-    heads = [module for name, module in plain.named_modules() if name in classifier_names(plain)]
+    heads = [plain.get_submodule(name) for name in classifier_names(plain)]
     in_head = {id(parameter) for head in heads for parameter in head.parameters()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     head = sum(parameter.numel() for parameter in trained if id(parameter) in in_head)

@@ -11,7 +11,7 @@ from timm.data import create_transform
 from torch.utils.data import DataLoader
 
 from rlrr.data import PreparedImages, Split, prepare_split
-from rlrr.data.pipeline import preparation, random_resize, uncropped
+from rlrr.data.pipeline import BatchTransform, RandomCrop, flip, preparation, random_resize, uncropped
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CONFIG: dict[str, Any] = {
@@ -75,12 +75,12 @@ def test_an_augmentation_sees_uint8_and_cannot_spoil_the_cache(split: Split) -> 
 
     _, cache, _ = prepare_split(split, preparation(CONFIG))
     assert cache is not None
-    before = cache.clone()
-    images = PreparedImages(split, preparation(CONFIG), cache=cache, augment=blacken, mean=MEAN, std=STD)
+    before = cache[:].clone()
+    images = PreparedImages(split, preparation(CONFIG), cache=cache, augment=[blacken], mean=MEAN, std=STD)
     black = -torch.tensor(MEAN) / torch.tensor(STD)
     torch.testing.assert_close(images[2]["pixel_values"].mean((1, 2)), black)
     assert seen == [torch.uint8]
-    assert torch.equal(cache, before)
+    assert torch.equal(cache[:], before)
 
 
 def test_the_pipeline_goes_to_worker_processes(split: Split) -> None:
@@ -89,6 +89,55 @@ def test_the_pipeline_goes_to_worker_processes(split: Split) -> None:
     batch = next(iter(DataLoader(images, batch_size=6, num_workers=1)))
     assert batch["pixel_values"].shape == (6, 3, 32, 48)
     assert batch["labels"].tolist() == [0, 1, 2, 0, 1, 2]
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_is_normalised_to_the_same_bits_as_its_images(split: Split, device: str) -> None:
+    images = PreparedImages(split, preparation(CONFIG), mean=MEAN, std=STD)
+    pixels = next(iter(DataLoader(images.pixels, 6)))["pixel_values"]
+    assert (pixels.dtype, pixels.shape) == (torch.uint8, (6, 3, 32, 48))
+    batch = images.transform(pixels.to(device)).cpu()
+    assert torch.equal(batch, torch.stack([images[i]["pixel_values"] for i in range(6)]))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
+    assert torch.equal(batch, torch.stack([image.float().div(255).sub(mean).div(std) for image in pixels]))
+
+
+def test_a_batch_is_augmented_only_if_so_asked() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).expand(2, 3, 4, 256)
+    transform = BatchTransform((0, 0, 0), (1, 1, 1), [torch.zeros_like])
+    assert transform(pixels).amax() == 1
+    assert transform(pixels, augment=True).amax() == 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_each_image_of_a_batch_is_flipped_by_its_own_chance(device: str) -> None:
+    images = torch.randint(0, 256, (200, 3, 4, 5), dtype=torch.uint8, device=device)
+    torch.manual_seed(0)
+    flipped = flip(images)
+    kept, mirrored = ((flipped == other).flatten(1).all(1) for other in (images, images.flip(-1)))
+    assert torch.equal(kept, ~mirrored)
+    assert 70 < kept.sum() < 130
+    torch.manual_seed(0)
+    assert torch.equal(flip(images), flipped)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_each_image_of_a_batch_is_cropped_at_its_own_place(device: str) -> None:
+    places = torch.arange(7 * 9, dtype=torch.uint8, device=device).view(7, 9)
+    number = torch.arange(200, dtype=torch.uint8, device=device)
+    images = torch.stack([places.expand(200, 7, 9), number.view(-1, 1, 1).expand(200, 7, 9)], dim=1)
+    torch.manual_seed(0)
+    crops = RandomCrop(5, 6)(images)
+    assert crops.shape == (200, 2, 5, 6)
+    assert torch.equal(crops[:, 1], number.view(-1, 1, 1).expand(200, 5, 6))
+    corners = crops[:, 0, 0, 0]
+    assert set(corners.tolist()) == {9 * top + left for top in range(3) for left in range(4)}
+    assert torch.equal(crops[:, 0] - corners.view(-1, 1, 1), places[:5, :6].expand(200, 5, 6))
+    torch.manual_seed(0)
+    assert torch.equal(RandomCrop(5, 6)(images), crops)
 
 
 @pytest.mark.parametrize("crop_mode", ["center", "squash"])

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from rlrr.data.fgvc import find_set
+from rlrr.data.pipeline import BatchTransform
 from rlrr.recipes import load_recipe, packaged_recipes
 from rlrr.training.run import train
-from rlrr.training.trainer import ClassificationTrainer
 
 NAMES = [name for name in packaged_recipes() if name != "demo"]
 
@@ -29,13 +29,15 @@ def test_two_steps(name, trees, tiny_backbone, tmp_path, monkeypatch):
     kind, task = name.split("/")
     data = trees[kind] / task if kind == "vtab1k" else find_set(trees[kind], task)
     shapes = []
-    step = ClassificationTrainer.training_step
+    transform = BatchTransform.__call__
 
-    def watch(self, model, inputs, *args, **kwargs):
-        shapes.append(tuple(inputs["pixel_values"].shape))
-        return step(self, model, inputs, *args, **kwargs)
+    def watch(self, images, augment=False):
+        found = transform(self, images, augment)
+        if augment:
+            shapes.append(tuple(found.shape))
+        return found
 
-    monkeypatch.setattr(ClassificationTrainer, "training_step", watch)
+    monkeypatch.setattr(BatchTransform, "__call__", watch)
     small = {"model": tiny_backbone, "image_size": 32, "epochs": 1, "cooldown": 0, "batch_size": 2}
     record = train(replace(load_recipe(name), data=str(data), test=False, precision="fp32", **small), tmp_path / "run")
     assert shapes == [(2, 3, 32, 32)] * 2

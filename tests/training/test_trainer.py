@@ -1,6 +1,8 @@
 """The steps of training: what a loss is made of, how steps add up, and the schedule of the learning rate."""
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -92,7 +94,7 @@ def test_a_step_is_adamw_on_cross_entropy_without_clipping(trainer):
     samples = [one.train_dataset[i] for i in range(24)]
     images = torch.stack([sample["pixel_values"] for sample in samples])
     labels = torch.tensor([sample["labels"] for sample in samples])
-    F.cross_entropy(reference.train()(images), labels).backward()
+    F.cross_entropy(reference.train()(one._transform(images)), labels).backward()
     optimizer.step()
     after = trained(one)
     torch.testing.assert_close(after["head.weight"], head.weight.detach(), rtol=1e-4, atol=1e-6)
@@ -107,7 +109,7 @@ def test_labels_are_smoothed_in_training_only(trainer):
     for mode in (True, False):
         one.model.train(mode)
         losses[mode] = one.compute_loss(one.model, inputs).item()
-    logits = one.model(inputs["pixel_values"])
+    logits = one.model(one._transform(inputs["pixel_values"]))
     assert losses[True] == pytest.approx(F.cross_entropy(logits, inputs["labels"], label_smoothing=0.3).item())
     assert losses[False] == pytest.approx(F.cross_entropy(logits, inputs["labels"]).item())
     assert losses[True] != pytest.approx(losses[False], rel=1e-3)
@@ -143,6 +145,32 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_remedy(trainer):
         one.train()
 
 
+def test_losses_that_are_not_looked_at_at_once_are_before_anything_is_logged_or_saved(trainer, monkeypatch):
+    one = trainer(method="full", batch_size=4)
+    one._most_unchecked = 50  # as on a GPU
+    steps = []
+    step = one.training_step
+
+    def breaking(model, *args, **kwargs):
+        steps.append(len(steps) + 1)
+        if steps[-1] == 3:
+            with torch.no_grad():
+                model.patch_embed.proj.weight[0, 0, 0, 0] = torch.nan
+        return step(model, *args, **kwargs)
+
+    monkeypatch.setattr(one, "training_step", breaking)
+    with pytest.raises(RLRRError, match=r"The loss became nan at step 3 "):
+        one.train()
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert not one.state.log_history
+    assert not list(Path(one.args.output_dir).glob("checkpoint-*"))
+
+
+def test_evaluation_takes_more_images_at_a_time_than_training(trainer):
+    assert trainer(batch_size=4).args.eval_batch_size == (256 if torch.cuda.is_available() else 64)
+    assert trainer(batch_size=200).args.eval_batch_size == 400
+
+
 def test_methods_have_learning_rates_of_their_own(trainer):
     assert [trainer(method=method).args.learning_rate for method in ("rlrr", "linear", "full", "lora")] == [
         5e-3,
@@ -166,6 +194,15 @@ def test_precision_on_a_cpu():
     with pytest.raises(RLRRError, match="fp16 needs a GPU") as caught:
         resolve_precision("fp16")
     assert caught.value.usage
+
+
+@pytest.mark.skipif(torch.version.hip is not None, reason="AMD has no compute capability")
+@pytest.mark.parametrize(("capability", "precision"), [(7, "fp32"), (8, "bf16"), (9, "bf16")])
+def test_auto_precision_on_a_gpu_goes_by_its_compute_capability(monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=capability))
+    assert resolve_precision("auto") == precision
 
 
 def test_a_frozen_batch_norm_keeps_its_statistics(images, tmp_path):

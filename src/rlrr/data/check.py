@@ -1,18 +1,26 @@
-"""One pass over a split before training: every image is read once, and bad ones are named together."""
+"""One pass over a split before training: every image is read once, and bad ones are named together.
+
+What has been decoded before is taken from `cache`, and not read again.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Literal
 
 import torch
 from PIL import Image
 from tqdm import tqdm
 
+from rlrr.data.cache import CachedImages, Recorder, open_images, place
 from rlrr.data.dataset import Split
 from rlrr.data.decode import decode
+from rlrr.data.pipeline import Preparation
 from rlrr.errors import RLRRError
 
 logger = logging.getLogger(__name__)
@@ -25,14 +33,17 @@ def prepare_split(
     bad_images: Literal["error", "skip"] = "error",
     what: str = "train",
     cache_limit: int = 2 << 30,
-) -> tuple[Split, torch.Tensor | None, tuple[str, ...]]:
-    """Decode every image, keep the prepared ones if they fit, and deal with those that cannot be read.
+) -> tuple[Split, CachedImages | None, tuple[str, ...]]:
+    """Decode every image, keep the prepared ones, and deal with those that cannot be read.
+
+    A split without bad images is kept on the disk, for all who want the same, if `prepare` is a `Preparation`: of
+    another function it cannot be said what it does.
 
     Args:
         prepare: deterministic, from an image to a uint8 tensor (3, H, W) of fixed size; None to check only.
         bad_images: "error" names all of them in one error; "skip" leaves them out.
         what: the split's name; no class may be lost from "train".
-        cache_limit: bytes that the cache may take.
+        cache_limit: bytes that images may take in memory where they are not kept on the disk.
 
     Returns:
         The split without bad images, the prepared images as uint8 (N, 3, H, W) or None, and "name: reason" of
@@ -41,26 +52,41 @@ def prepare_split(
     Raises:
         RLRRError: images are bad, or skipping them leaves the split or one of its classes empty.
     """
-    cache = _empty_cache(len(split), prepare, cache_limit)
+    path = pixels = None
+    if prepare:
+        shape = (len(split), *prepare(Image.new("RGB", (64, 64))).shape)  # the same for every image
+        path = _place(split, prepare)
+        if path and (images := open_images(path, shape)):
+            return split, images, ()
+        if math.prod(shape) <= cache_limit:
+            pixels = torch.empty(shape, dtype=torch.uint8)
+    recording: AbstractContextManager[Recorder | None] = Recorder(path, shape) if path else nullcontext()
+    with recording as recorder:
 
-    def read(index: int) -> str | None:
-        try:
-            image = decode(split.images[index], split.names[index])
-            if cache is not None and prepare is not None:
-                cache[index] = prepare(image)
-        except RLRRError as error:
-            return str(error)
-        except MemoryError:  # resizing the shorter side of a strip makes the longer one huge
-            return f"{split.names[index]}: too long and thin to be resized"
-        return None
+        def read(index: int) -> str | None:
+            try:
+                image = decode(split.images[index], split.names[index])
+                if prepare and (recorder or pixels is not None):
+                    prepared = prepare(image)
+                    if recorder:
+                        recorder.put(index, prepared)
+                    if pixels is not None:
+                        pixels[index] = prepared
+            except RLRRError as error:
+                return str(error)
+            except MemoryError:  # resizing the shorter side of a strip makes the longer one huge
+                return f"{split.names[index]}: too long and thin to be resized"
+            return None
 
-    # Threads, since Pillow decodes without holding the interpreter's lock.
-    with ThreadPool() as pool:
-        progress = tqdm(pool.imap(read, range(len(split)), chunksize=4), f"Reading {what}", len(split), disable=None)
-        reasons = list(progress)
-    bad = tuple(reason for reason in reasons if reason)
-    if not bad:
-        return split, cache, ()
+        # Threads, since Pillow decodes without holding the interpreter's lock.
+        with ThreadPool() as pool:
+            passed = pool.imap(read, range(len(split)), chunksize=4)
+            reasons = list(tqdm(passed, f"Reading {what}", len(split), disable=None))
+        bad = tuple(reason for reason in reasons if reason)
+        if not bad:
+            # the name promises what it was made of, which may have changed while it was read
+            kept = recorder.keep() if recorder and path == _place(split, prepare) else None
+            return split, kept or pixels, ()
     if bad_images == "error":
         lines = "\n".join(f"  {reason}" for reason in bad[:20]) + (f"\n  and {len(bad) - 20} more" * (len(bad) > 20))
         raise RLRRError(
@@ -69,16 +95,13 @@ def prepare_split(
         )
     logger.warning("%s: skipped %d of %d images that cannot be read", what, len(bad), len(split))
     good = [index for index, reason in enumerate(reasons) if not reason]
-    kept = split.subset(good)
-    _refuse_losses(split, kept, what)
-    return kept, cache if cache is None else cache[good], bad
+    rest = split.subset(good)
+    _refuse_losses(split, rest, what)
+    return rest, pixels if pixels is None else pixels[good], bad
 
 
-def _empty_cache(count: int, prepare: Callable[[Image.Image], torch.Tensor] | None, limit: int) -> torch.Tensor | None:
-    if prepare is None:
-        return None
-    size = prepare(Image.new("RGB", (64, 64))).shape  # the same for every image
-    return torch.empty((count, *size), dtype=torch.uint8) if count * size.numel() <= limit else None
+def _place(split: Split, prepare: Callable[[Image.Image], torch.Tensor] | None) -> Path | None:
+    return place(split, prepare.description) if isinstance(prepare, Preparation) else None
 
 
 def _refuse_losses(split: Split, kept: Split, what: str) -> None:

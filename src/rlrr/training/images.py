@@ -5,15 +5,15 @@ The test images are among them in the published practice only; else nothing here
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
-from torchvision.transforms import v2
+from torch import Tensor
 
 from rlrr.data import ImageData, PreparedImages, Split, prepare_split
-from rlrr.data.pipeline import preparation, random_resize, uncropped
+from rlrr.data.pipeline import RandomCrop, flip, preparation, random_resize, uncropped
 from rlrr.errors import RLRRError
 from rlrr.training.recipe import Recipe
 
@@ -79,7 +79,8 @@ def training_images(recipe: Recipe, data: ImageData, data_config: Mapping[str, A
 def _prepared(
     recipe: Recipe, split: Split, config: Mapping[str, Any], what: str, augment: bool = False
 ) -> tuple[PreparedImages, tuple[str, ...]]:
-    prepare, steps = preparation(config), []
+    prepare = preparation(config)
+    steps: list[Callable[[Tensor], Tensor]] = []
     if augment and recipe.random_position:
         if config["crop_pct"] >= 1:
             raise RLRRError(
@@ -87,9 +88,9 @@ def _prepared(
                 usage=True,
             )
         prepare = uncropped(config)
-        steps.append(v2.RandomCrop(config["input_size"][-2:]))
+        steps.append(RandomCrop(*config["input_size"][-2:]))
     if augment and recipe.flip:
-        steps.append(v2.RandomHorizontalFlip())
+        steps.append(flip)
     random = augment and recipe.random_crop is not None
     # decoded once and kept, unless each epoch resizes anew
     split, cache, skipped = prepare_split(split, None if random else prepare, bad_images=recipe.bad_images, what=what)
@@ -97,7 +98,7 @@ def _prepared(
         split,
         random_resize(config, (recipe.random_crop or 1.0, 1.0)) if random else prepare,
         cache=cache,
-        augment=v2.Compose(steps) if steps else None,
+        augment=steps,
         mean=config["mean"],
         std=config["std"],
     )

@@ -13,7 +13,7 @@ from rlrr.hints import expected
 
 METHODS = ("rlrr", "linear", "full", "lora")
 _OF_RLRR = ("parts", "layers_to_transform", "sides", "residual", "multiply_weight", "shift", "init_weights")
-ELSEWHERE = ("data", "weights", "workers", "threads")  # they differ from machine to machine
+ELSEWHERE = ("data", "weights", "workers", "threads", "compile")  # they differ from machine to machine
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,10 @@ class Recipe:
     """Decay of a moving average of the trained weights, by steps, as 0.9998; the average is what is kept."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic: auto is bf16 where the device has it in hardware, else fp32."""
+    frozen: Literal["fp32", "bf16"] = "fp32"
+    """Type in which frozen weights are held: bf16 halves their memory and rounds them; it needs precision bf16."""
+    compile: bool = False
+    """Compile the model: slower to start, faster steps on a GPU."""
     val_fraction: float = 0.2
     """Share of the training images kept for validation if the data has no such split."""
     train_on: Literal["train", "trainval"] = "train"
@@ -150,6 +154,10 @@ class Recipe:
             _exclude(name, f"--method {self.method}, which has none")
         if self.method != "rlrr" and (settings := self.rlrr_settings()):
             _exclude(next(iter(settings)), f"--method {self.method}, as it is an option of rlrr")
+        if self.frozen == "bf16" and self.method == "full":
+            _exclude("frozen", "--method full, which freezes nothing")
+        if self.frozen == "bf16" and self.precision not in ("bf16", "auto"):
+            _exclude("frozen", f"--precision {self.precision}, as bf16 weights need bf16 arithmetic")
         if self.cooldown and self.schedule == "cosine":
             _exclude("cooldown", "--schedule cosine, which ends at 0")
         if self.schedule != "restarts" and (self.restart_epochs, self.restart_factor) != (10, 1):
@@ -182,7 +190,7 @@ class Recipe:
         return asdict(self)
 
     def digest(self) -> str:
-        """SHA-256, in hexadecimal, of all that the result depends on: not of paths, threads or worker processes."""
+        """SHA-256, in hexadecimal, of all that the result depends on: not of paths, nor of what differs by machine."""
         content = {name: value for name, value in self.to_dict().items() if name not in ELSEWHERE}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -17,7 +17,16 @@ from peft import PeftModel
 from torch import nn
 from transformers import TrainerState, set_seed
 
-from rlrr.adapters import RECORD, Record, backbone_record, library_versions, read_record, save_adapter
+from rlrr.adapters import (
+    RECORD,
+    Record,
+    backbone_record,
+    library_versions,
+    load_trained_state,
+    read_record,
+    save_adapter,
+    trained_state,
+)
 from rlrr.backbones import Backbone, load_backbone
 from rlrr.data import ImageData, Split, data_source, load_data
 from rlrr.data.digest import data_digest
@@ -28,6 +37,8 @@ from rlrr.methods import apply_method
 from rlrr.predict import Classifier
 from rlrr.targets import classifier_names
 from rlrr.trainable import check_adapted, parameter_counts
+from rlrr.training.compiling import compile_model
+from rlrr.training.frozen import hold_frozen_in_bf16
 from rlrr.training.images import TrainingImages, preprocessing, training_images
 from rlrr.training.memory import forget_peak, peak_memory
 from rlrr.training.output import (
@@ -82,6 +93,8 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     backbone, model = build(recipe, len(data.classes))
     images = training_images(recipe, data, backbone.data_config)
     check_space(folder, model)
+    if recipe.compile:
+        compile_model(model)
     _announce(recipe, images, backbone, model, len(data.classes))
     if overwrite:  # only now that the new run can start
         remove_run(folder)
@@ -97,7 +110,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         record = _record(recipe, data, backbone, images, model, _kept(recipe, trainer.state))
         record.metrics.update(train_seconds=round(trainer.seconds, 1), peak_memory_mb=peak_memory(), device=_device())
         if recipe.test and data.test and recipe.protocol == "honest":
-            record = _tested(model, record, data.test, recipe)
+            record = _tested(_as_loaded(recipe, model, len(data.classes)), record, data.test, recipe)
         written = save_adapter(folder, model, record)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the adapter is safe now
     return written
@@ -141,7 +154,18 @@ def build(recipe: Recipe, num_classes: int) -> tuple[Backbone, nn.Module]:
     model = apply_method(backbone.model, recipe.method, recipe.rank, recipe.target_modules, **recipe.rlrr_settings())
     if isinstance(model, PeftModel):
         check_adapted(model, torch.zeros(1, *backbone.data_config["input_size"]))
+    if recipe.frozen == "bf16":
+        hold_frozen_in_bf16(model, resolve_precision(recipe.precision))
     return backbone, model
+
+
+def _as_loaded(recipe: Recipe, model: nn.Module, num_classes: int) -> nn.Module:
+    """The trained model as `load` will give it, with the backbone's weights as they were before they were rounded."""
+    if recipe.frozen == "fp32":
+        return model
+    exact = build(replace(recipe, frozen="fp32"), num_classes)[1]
+    load_trained_state(exact, trained_state(model), "the model")
+    return exact.to(next(model.parameters()).device)
 
 
 @contextmanager
@@ -201,7 +225,8 @@ def _record(
 def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe) -> Record:
     """The record with the accuracy on the test images, which are touched here for the first time."""
     try:
-        result = evaluate_split(Classifier(model, record), test, "test", recipe.bad_images)
+        with torch.compiler.set_stance("force_eager"):  # as `rlrr evaluate` will
+            result = evaluate_split(Classifier(model, record), test, "test", recipe.bad_images)
         digest = data_digest(test)
     except RLRRError as error:
         raise RLRRError(

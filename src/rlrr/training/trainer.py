@@ -2,7 +2,8 @@
 
 Of Trainer's private hooks it overrides `_save`, `_load_from_checkpoint` and `_load_best_model` (checkpoints hold the
 trained tensors only, for every method alike, and their moving average), `_init_training_state` (a moved run finds its
-best checkpoint, one that early stopping had ended takes no step more) and `_determine_best_metric` (ties).
+best checkpoint, one that early stopping had ended takes no step more), `_determine_best_metric` (ties) and
+`_get_grad_norm` (nobody asks for it).
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState
 
 from rlrr.adapters import TENSORS, load_trained_state, read_tensors, save_trained_state
+from rlrr.data.pipeline import BatchTransform
 from rlrr.errors import RLRRError
 from rlrr.methods import methods
+from rlrr.predict import evaluation_batch
 from rlrr.training.average import MovingAverage
 from rlrr.training.images import TrainingImages
 from rlrr.training.optimizer import parameter_groups
@@ -52,20 +55,32 @@ class ClassificationTrainer(Trainer):
     """Trains on cross-entropy, of mixed images if there is a `mixup`, and checkpoints the trained tensors only.
 
     Args:
+        transform: From the pixels of a batch, on the device, to what the model takes; it augments in training.
         mixup: timm's mixup and CutMix, which gives soft labels; None trains on the labels.
         label_smoothing: Without `mixup`, which smooths by itself.
         ema: Decay of the moving average that is measured and kept in place of the weights; None for none.
         **kwargs: Trainer's own.
     """
 
-    def __init__(self, *, mixup: Mixup | None, label_smoothing: float, ema: float | None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        transform: BatchTransform,
+        mixup: Mixup | None,
+        label_smoothing: float,
+        ema: float | None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(compute_metrics=_accuracy, **kwargs)
+        self._transform = transform
         self._mixup = mixup
         self._label_smoothing = label_smoothing
         self._average = MovingAverage(self._plain(), ema) if ema else None
         if self._average:
             self.add_callback(self._average)
         self._frozen_norms = frozen_norms(self._plain())
+        self._unchecked: list[tuple[int, float, Tensor]] = []  # step, learning rate, loss
+        self._most_unchecked = 50 if self.args.device.type == "cuda" else 1
         # a PeftModel takes any keyword, from which Trainer concludes that it scales its loss when accumulating
         self.model_accepts_loss_kwargs = False
 
@@ -79,9 +94,9 @@ class ClassificationTrainer(Trainer):
         """Mean cross-entropy of a batch.
 
         Raises:
-            RLRRError: the loss is not finite.
+            RLRRError: the loss is not finite, of this batch or of one of the last on a GPU.
         """
-        images, targets = inputs["pixel_values"], inputs["labels"]
+        images, targets = self._transform(inputs["pixel_values"], augment=model.training), inputs["labels"]
         smoothing = 0.0
         if model.training:
             for norm in self._frozen_norms:  # which Trainer has just put into training mode
@@ -92,14 +107,30 @@ class ClassificationTrainer(Trainer):
                 images, targets = self._mixup(images, targets)
         logits = model(images)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-        if not torch.isfinite(loss):  # in evaluation too: it comes before the epoch is saved
-            step = self.state.global_step + model.training
-            rate = self.lr_scheduler.get_last_lr()[0] if self.lr_scheduler else self.args.learning_rate
-            raise RLRRError(
-                f"The loss became {loss.item()} at step {step} (learning rate {rate:.2g}): lower --learning_rate, or "
-                "use --precision fp32. Checkpoints, if there are any, are from before."
-            )
+        rate = self.lr_scheduler.get_last_lr()[0] if self.lr_scheduler else self.args.learning_rate
+        self._unchecked.append((self.state.global_step + model.training, float(rate), loss.detach()))
+        if not model.training or len(self._unchecked) >= self._most_unchecked:
+            self._check_losses()
         return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _check_losses(self) -> None:
+        """Refuse a loss that is not finite; in evaluation too, which comes before the epoch is saved.
+
+        To read a loss is to wait for the GPU, so that those of many steps are read at once.
+        """
+        unchecked, self._unchecked = self._unchecked, []
+        losses = torch.stack([loss for *_, loss in unchecked]).tolist() if unchecked else []
+        for (step, rate, _), loss in zip(unchecked, losses, strict=True):
+            if not math.isfinite(loss):
+                raise RLRRError(
+                    f"The loss became {loss} at step {step} (learning rate {rate:.2g}): lower --learning_rate, or "
+                    "use --precision fp32. Checkpoints, if there are any, are from before."
+                )
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """Only what is finite: Trainer logs the loss of an epoch before it measures and saves."""
+        self._check_losses()
+        super().log(*args, **kwargs)
 
     def _init_training_state(self, max_steps: int, epoch_steps: int, epochs: int, *args: Any) -> tuple[int, int]:
         trained, steps = super()._init_training_state(max_steps, epoch_steps, epochs, *args)
@@ -162,6 +193,9 @@ class ClassificationTrainer(Trainer):
             self.state.best_global_step = self.state.global_step
             return True
         return super()._determine_best_metric(metrics, trial)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> None:
+        """None: Trainer would take it after every step, through all vectors twice, to log that of an epoch's last."""
 
     def _plain(self) -> nn.Module:
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -253,17 +287,19 @@ def make_trainer(
     """The trainer of a recipe, with its optimiser, schedule, augmentation of batches and reports."""
     train, watched = images.train, images.watched
     on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    usual = evaluation_batch(device, watched.pixels[0]["pixel_values"].shape) if watched else 1
     precision = resolve_precision(recipe.precision)
     rate = recipe.learning_rate or methods()[recipe.method].learning_rate
     mixes = bool(recipe.mixup or recipe.cutmix)
     batches = max(1, len(train) // recipe.batch_size if mixes else math.ceil(len(train) / recipe.batch_size))
     accumulate = min(recipe.accumulate, batches)
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=rate)
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=rate, fused=True)
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=recipe.epochs + recipe.cooldown,
         per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=2 * recipe.batch_size,
+        per_device_eval_batch_size=max(2 * recipe.batch_size, usual),
         gradient_accumulation_steps=accumulate,
         learning_rate=rate,
         lr_scheduler_type="cosine",
@@ -274,6 +310,7 @@ def make_trainer(
         use_cpu=not on_gpu,
         eval_strategy="epoch" if watched else "no",
         logging_strategy="epoch",
+        logging_nan_inf_filter=False,  # such a loss is an error, and to look for one is to wait for the GPU
         save_strategy="epoch",
         save_total_limit=2,  # should the newest be damaged by a loss of power, there is another
         load_best_model_at_end=keeps_best(recipe),
@@ -283,6 +320,7 @@ def make_trainer(
         dataloader_num_workers=recipe.workers,
         dataloader_drop_last=mixes,  # they mix in pairs
         dataloader_pin_memory=on_gpu,
+        accelerator_config={"non_blocking": on_gpu},
         remove_unused_columns=False,
         label_names=["labels"],
         seed=recipe.seed,
@@ -301,10 +339,11 @@ def make_trainer(
     trainer = ClassificationTrainer(
         model=model,
         args=arguments,
-        train_dataset=train,
-        eval_dataset=watched,
+        train_dataset=train.pixels,
+        eval_dataset=watched.pixels if watched else None,
         callbacks=callbacks,
         optimizers=(optimizer, make_scheduler(recipe, optimizer, math.ceil(batches / accumulate))),
+        transform=train.transform,
         ema=recipe.ema,
         label_smoothing=recipe.label_smoothing,
         mixup=Mixup(
