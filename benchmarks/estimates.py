@@ -6,12 +6,12 @@
 The gradient of the vectors is reduced from `dYᵀX`, a sum over all T rows (tokens) of a batch, which is the third of a
 training step's three products and the reason why every layer keeps its input. Here m of T rows are kept:
 
-- tokens: the first token of each image, the class token, and a random part of the others, scaled;
-- sketch: every row, with a random sign, added into one of m (a count sketch).
+- tokens: the first token of each image, the class token, and a random part of the others, scaled (`gradient_tokens`);
+- sketch: every row, with a random sign, added into one of m (a count sketch), which is here alone.
 
 The gradients of the input and of the shift stay exact. `variance` gives the mean squared error of a layer's vector
 gradients, relative to their square, on the first batch of real activations; `accuracy` trains and tests.
-docs/performance.md says what came of it: the estimates are not in the package.
+docs/performance.md says what came of it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from torch.nn import functional as F
 
 from rlrr import train
 from rlrr.data import load_data
-from rlrr.kernel import rescaling, scale_gradients
+from rlrr.files import read_json
+from rlrr.kernel import rescaling, sample_rows, scale_gradients
 from rlrr.recipes import load_recipe
 from rlrr.training.images import training_images
 from rlrr.training.run import build
@@ -51,19 +52,10 @@ Rows = Callable[[Tensor], Tensor]
 
 
 def tokens(x: Tensor, fraction: float) -> Rows:
-    """Choose m of the rows of x (images, tokens, features); what it gives picks them from any such tensor.
-
-    The first token of each image is always there, with weight 1, as the class token's gradient is unlike the others';
-    the rest is drawn without replacement and weighted by how few it is. Either part is unbiased.
-    """
-    images, count = math.prod(x.shape[:-2]), x.shape[-2]
-    kept = max(1, round(fraction * images * count) - images)
-    first = torch.arange(0, images * count, count)
-    others = torch.arange(images * count).view(images, count)[:, 1:].flatten()
-    index = torch.cat([first, others[torch.randperm(len(others))[:kept]]])
-    # the weight's root on either side, so that the product has it once
-    weight = torch.cat([torch.ones(images), torch.full((kept,), (len(others) / kept) ** 0.5)])[:, None]
-    return lambda rows: rows[index] * weight.to(rows.dtype)
+    """Choose m of the rows of x (images, tokens, features); what it gives picks them from any such tensor."""
+    index, weights = sample_rows(x.shape[:-1], fraction)
+    roots = weights.sqrt()  # on either side, so that the product has the weight once
+    return lambda rows: rows[index] * roots.to(rows.dtype)
 
 
 def sketch(x: Tensor, fraction: float) -> Rows:
@@ -184,7 +176,7 @@ def accuracy(
     image_size: int = 56,
     jobs: int = 2,
 ) -> None:
-    """Test accuracy after the last epoch, exact and estimated, and the difference.
+    """Test accuracy after the last epoch, exact and estimated, and the difference. It goes on where it was stopped.
 
     Args:
         output: Folder for `estimates_accuracy.json` and `.md`.
@@ -195,18 +187,21 @@ def accuracy(
         image_size: In pixels; 56 gives 16 tokens and the class token.
         jobs: Runs at a time, of one thread each.
     """
-    work = list(itertools.product(range(seeds), samples, ["exact", *cases]))
-    runs: list[dict[str, Any]] = []
+    cases = ["exact", *cases]
+    results = {"machine": machine(), "options": {"epochs": epochs, "image_size": image_size}, "runs": []}
+    file = output / "estimates_accuracy.json"
+    if file.exists() and (earlier := read_json(file))["options"] == results["options"]:
+        results["runs"] = earlier["runs"]
+    runs: list[dict[str, Any]] = results["runs"]
+    done = {(run["seed"], run["sample"], run["case"]) for run in runs}
+    work = [one for one in itertools.product(range(seeds), samples, cases) if one not in done]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        results = pool.map(partial(_train, epochs=epochs, image_size=image_size), *zip(*work, strict=True))
-        for (seed, sample, case), result in zip(work, results, strict=True):
-            runs.append({"seed": seed, "sample": sample, "case": case, "accuracy": result})
-            print(f"{case}, {sample}, seed {seed}: {result:.1%}", flush=True)
-            table = _accuracy_table(runs, samples, ["exact", *cases])
-            options = {"epochs": epochs, "image_size": image_size}
-            results = {"machine": machine(), "options": options, "runs": runs}
-            write_results(output, "estimates_accuracy", results, table)
-    print(table)
+        accuracies = pool.map(partial(_train, epochs=epochs, image_size=image_size), *zip(*work, strict=True))
+        for (seed, sample, case), value in zip(work, accuracies, strict=True):
+            runs.append({"seed": seed, "sample": sample, "case": case, "accuracy": value})
+            print(f"{case}, {sample}, seed {seed}: {value:.1%}", flush=True)
+            write_results(output, "estimates_accuracy", results, _accuracy_table(runs, samples, cases))
+    print(_accuracy_table(runs, samples, cases))
 
 
 def _train(seed: int, sample: str, case: str, epochs: int, image_size: int) -> float:

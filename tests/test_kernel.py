@@ -14,6 +14,7 @@ from rlrr.kernel import (
     rescaled_linear,
     rescaled_linear_by_row,
     rescaling,
+    sample_rows,
     scale_matrix,
 )
 
@@ -70,11 +71,17 @@ def test_rows_with_vectors_of_their_own_equal_one_dense_weight_each(
 ):
     x = torch.randn(*shape, IN, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     scale_out, scale_in = vectors(sides, rank, blocks, ROWS)
-    change = rescaled_linear_by_row(x, weight, scale_out, scale_in, residual=residual, multiply_weight=multiply)
-    for row in range(ROWS):
-        pair = (None if v is None else v[row] for v in (scale_out, scale_in))
-        dense = F.linear(x[row], changed_weight(weight, *pair, residual, multiply) - weight)
-        torch.testing.assert_close(change[row], dense)
+    own_bias = torch.randn(ROWS, OUT, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    for bias in (None, own_bias, own_bias[0]):
+        result = rescaled_linear_by_row(
+            x, weight, bias, scale_out, scale_in, residual=residual, multiply_weight=multiply
+        )
+        for row in range(ROWS):
+            pair = (None if v is None else v[row] for v in (scale_out, scale_in))
+            dense = F.linear(x[row], changed_weight(weight, *pair, residual, multiply))
+            if bias is not None:
+                dense = dense + bias.expand(ROWS, OUT)[row]
+            torch.testing.assert_close(result[row], dense)
 
 
 @every_form
@@ -233,3 +240,55 @@ def test_two_processes_average_its_gradients(tmp_path):
     plain(*given).square().sum().backward()
     for averaged, vector in zip(queue.get(), given[3:], strict=True):
         torch.testing.assert_close(2 * torch.tensor(averaged, dtype=torch.float64), vector.grad)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.3, 0.01])
+def test_drawn_rows_stand_for_all_rows_and_hold_the_first_of_each_image(share):
+    images, tokens = 6, 5
+    rows, weights = sample_rows((2, 3, tokens), share)
+    assert len(set(rows.tolist())) == len(rows) == max(images + 1, round(share * images * tokens))
+    assert sorted(row for row in rows.tolist() if row % tokens == 0) == list(range(0, images * tokens, tokens))
+    assert (weights[rows % tokens == 0] == 1).all()
+    assert weights.sum() == pytest.approx(images * tokens)
+
+
+def test_where_first_tokens_are_all_that_there_is_they_are_taken():
+    rows, weights = sample_rows((4, 1), 0.25)
+    assert rows.tolist() == [0, 1, 2, 3]
+    assert weights.flatten().tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("share", [0.75, 0.5])
+@pytest.mark.parametrize(("sides", "rank", "blocks"), [("both", 1, 3), ("both", 2, 1), ("in", 1, 1), ("out", 1, 1)])
+def test_the_mean_of_estimated_gradients_is_the_exact_one(sides, rank, blocks, share):
+    given = arguments(sides, rank, blocks)
+    exact = gradients(plain(*given), given)
+    torch.manual_seed(0)
+    draws = [gradients(rescaled_linear(*given, tokens=share), given) for _ in range(2000)]
+    exact_names = {0, len(exact) - 1}  # x, and the shift
+    for index, (one, *estimates) in enumerate(zip(exact, *draws, strict=True)):
+        stacked = torch.stack(estimates)
+        if index in exact_names:
+            torch.testing.assert_close(stacked, one.expand_as(stacked))
+            continue
+        assert stacked.std(0).max() > 0.1, "an estimate varies"
+        standard_error = stacked.std(0) / len(draws) ** 0.5
+        assert ((stacked.mean(0) - one).abs() <= 4.5 * standard_error + 1e-12).all()
+
+
+def test_an_estimate_keeps_only_the_rows_it_is_made_from():
+    given = arguments()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda t: t):
+        rescaled_linear(*given, tokens=0.5)
+    assert given[0].data_ptr() not in {tensor.data_ptr() for tensor in kept}
+    assert max(len(tensor) for tensor in kept if tensor.shape[-1] == IN) <= max(OUT, ROWS)
+
+
+def test_an_input_without_tokens_is_not_estimated():
+    given = arguments()
+    given[0] = given[0].detach()[:, 0].requires_grad_()
+    for one, other in zip(
+        gradients(rescaled_linear(*given, tokens=0.5), given), gradients(plain(*given), given), strict=True
+    ):
+        torch.testing.assert_close(one, other)

@@ -8,6 +8,9 @@ seen as a matrix too (supplement G).
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -81,12 +84,13 @@ def scale_gradients(
     Returns:
         Those of `scale_out` and `scale_in`, in their shapes.
     """
-    gradient = gradient.to((scale_in if scale_out is None else scale_out).dtype)
+    vectors = scale_in if scale_out is None else scale_out
+    assert vectors is not None, "one of the two sides is rescaled"
+    gradient = gradient.to(vectors.dtype)
     if multiply_weight:
         gradient = gradient.mul_(weight)
     if scale_in is None:
-        assert scale_out is not None, "one of the two sides is rescaled"
-        return gradient.sum(-1, keepdim=True).expand_as(scale_out), None
+        return gradient.sum(-1, keepdim=True).expand_as(vectors), None
     sets = scale_in.view(-1, *scale_in.shape[-2:])
     blocks = gradient.view(len(sets), -1, gradient.shape[-1])
     if scale_out is None:
@@ -105,12 +109,16 @@ def rescaled_linear(
     *,
     residual: bool = True,
     multiply_weight: bool = True,
+    tokens: float = 1.0,
 ) -> Tensor:
     """The linear `x W'ᵀ + b + shift`, which keeps nothing but its input for the backward pass.
 
     Plain autograd would keep W' and the steps towards it, for every layer of the model. This makes W' again where it
     is needed and reduces its gradient to those of the vectors at once, so that neither outlives the layer's turn.
     Gradients are those of autograd; they cannot be differentiated again.
+
+    With `tokens` below 1 those of `scale_out` and `scale_in` are estimated, without bias, from that share of the rows
+    of x, and only these are kept (see `sample_rows`); all else stays exact.
 
     Args:
         x: (..., in); under autocast it is cast first, as `F.linear` would.
@@ -121,6 +129,7 @@ def rescaled_linear(
         shift: (out) or None.
         residual: as in `rescaling`.
         multiply_weight: as in `rescaling`.
+        tokens: the share of rows, above 0 and at most 1.
 
     Returns:
         (..., out), in the dtype of the product; gradients of vectors are summed in the vectors' own.
@@ -128,7 +137,36 @@ def rescaled_linear(
     device = x.device.type
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device))
-    return _RescaledLinear.apply(x, weight, bias, scale_out, scale_in, shift, residual, multiply_weight)
+    kept, rows = x.detach().reshape(-1, x.shape[-1]), None
+    if tokens < 1 and x.ndim > 2:
+        rows, weights = sample_rows(x.shape[:-1], tokens, x.device)
+        kept = kept[rows] * weights.to(kept.dtype)
+    return _RescaledLinear.apply(x, kept, rows, weight, bias, scale_out, scale_in, shift, residual, multiply_weight)
+
+
+def sample_rows(shape: Sequence[int], share: float, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Draw m rows of an input at random so that the weighted sum over them has the mean of the sum over all.
+
+    The first token of each image is always drawn and has weight 1, since a class token's gradient is unlike those of
+    the others. The rest is drawn from all other rows, without replacement; each has the weight of as many as it
+    stands for.
+
+    Args:
+        shape: (..., tokens), of an input without its features.
+        share: m over the number of rows, from 0 to 1; there is at least one row besides the first tokens.
+        device: of the result.
+
+    Returns:
+        Indices of rows (m) and their weights (m, 1), float32.
+    """
+    images, tokens = math.prod(shape[:-1]), shape[-1]
+    first = torch.arange(0, images * tokens, tokens, device=device)
+    others = images * (tokens - 1)
+    drawn = torch.randperm(others, device=device)[: max(1, round(share * images * tokens) - images)]
+    rows = torch.cat([first, drawn + drawn // max(1, tokens - 1) + 1])  # which steps over the first tokens
+    weights = torch.ones(len(rows), 1, device=device)
+    weights[images:] = others / max(1, len(drawn))
+    return rows, weights
 
 
 def _changed_weight(
@@ -150,6 +188,8 @@ class _RescaledLinear(torch.autograd.Function):
     @staticmethod
     def forward(
         x: Tensor,
+        kept: Tensor,
+        rows: Tensor | None,
         weight: Tensor,
         bias: Tensor | None,
         scale_out: Tensor | None,
@@ -166,33 +206,33 @@ class _RescaledLinear(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, scale_out, scale_in, shift, ctx.residual, ctx.multiply_weight = inputs
-        trains_scales = any(ctx.needs_input_grad[3:5])
-        ctx.save_for_backward(x if trains_scales else None, weight, scale_out, scale_in)
+        _, kept, rows, weight, _, scale_out, scale_in, shift, ctx.residual, ctx.multiply_weight = inputs
+        trains_scales = any(ctx.needs_input_grad[5:7])
+        ctx.save_for_backward(kept if trains_scales else None, rows, weight, scale_out, scale_in)
         ctx.shift_dtype = None if shift is None else shift.dtype
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scale_out, scale_in = ctx.saved_tensors
-        for_x, _, _, *for_scales, for_shift, _, _ = ctx.needs_input_grad
+        kept, rows, weight, scale_out, scale_in = ctx.saved_tensors
+        for_x, _, _, _, _, *for_scales, for_shift, _, _ = ctx.needs_input_grad
         of_x = of_out = of_in = of_shift = None
         with torch.autocast(grad.device.type, enabled=False):
             if for_x:
                 changed = _changed_weight(weight, scale_out, scale_in, ctx.residual, ctx.multiply_weight)
                 of_x = grad @ changed.to(grad.dtype)
-            rows = grad.reshape(-1, grad.shape[-1])
+            flat = grad.reshape(-1, grad.shape[-1])
             if for_shift:
-                of_shift = rows.sum(0).to(ctx.shift_dtype)
+                of_shift = flat.sum(0).to(ctx.shift_dtype)
             if any(for_scales):
-                columns = rows.mT
+                columns = (flat if rows is None else flat[rows]).mT
                 if columns.device.type == "cpu" and columns.dtype == torch.bfloat16:
                     columns = columns.contiguous()  # or the product takes up to 1.7 times as long, by step.py
-                of_weight = columns @ x.reshape(-1, x.shape[-1])
+                of_weight = columns @ kept
                 of_out, of_in = scale_gradients(
                     of_weight, weight, scale_out, scale_in, multiply_weight=ctx.multiply_weight
                 )
-        return of_x, None, None, of_out, of_in, of_shift, None, None
+        return of_x, None, None, None, None, of_out, of_in, of_shift, None, None
 
 
 def kernel_matrix(kernel: Tensor) -> Tensor:
@@ -210,20 +250,22 @@ def matrix_kernel(matrix: Tensor, shape: torch.Size) -> Tensor:
 def rescaled_linear_by_row(
     x: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
     scale_out: Tensor | None,
     scale_in: Tensor | None,
     *,
     residual: bool = True,
     multiply_weight: bool = True,
 ) -> Tensor:
-    """What `rescaling` adds to `x Wᵀ` when every row has vectors of its own.
+    """The linear `x W'ᵀ + bias` when every row has vectors of its own.
 
-    It holds no weight per row: `(S ⊙ W) x = Σ_k s_out_k ⊙ W (s_in_k ⊙ x)`, so a batch that mixes any number of
-    adapters of rank one costs one more product with the frozen weight.
+    It makes no weight: `(S ⊙ W) x = Σ_k s_out_k ⊙ W (s_in_k ⊙ x)`, so that rows of any number of adapters of rank one
+    cost one more product with the frozen weight. Sums are made in place, as memory costs about what the products do.
 
     Args:
-        x: (rows, ..., in).
+        x: (rows, ..., in); all tensors are of one dtype.
         weight: (out, in), shared by all rows.
+        bias: (rows, out), or (out) for all rows, or None.
         scale_out: (rows, out, r) or None.
         scale_in: (rows, r, in), (rows, blocks, r, in) or None.
         residual: as in `rescaling`.
@@ -232,25 +274,22 @@ def rescaled_linear_by_row(
     Returns:
         (rows, ..., out).
     """
-    rows, in_features = len(x), x.shape[-1]
+    rows, (out, in_features) = len(x), weight.shape
     tokens = x.reshape(rows, -1, in_features)
-    per_block = None if scale_in is None else scale_in.reshape(rows, -1, *scale_in.shape[-2:])  # (rows, b, r, in)
-    blocks = 1 if per_block is None else per_block.shape[1]
-    update = []
-    for block, block_weight in enumerate(weight.chunk(blocks)):
-        vectors_in = tokens.new_ones(rows, 1, in_features) if per_block is None else per_block[:, block]
-        if multiply_weight:
-            # (rows, r, tokens, in) @ (in, out / blocks)
-            products = F.linear(tokens[:, None] * vectors_in[:, :, None], block_weight)
-        else:
-            products = torch.einsum("nti,nri->nrt", tokens, vectors_in)[..., None]
-        if scale_out is None:
-            total = products.sum(1).expand(-1, -1, len(block_weight))
-        else:
-            vectors_out = scale_out.chunk(blocks, 1)[block]  # (rows, out / blocks, r)
-            total = torch.einsum("nrto,nor->nto", products.expand(-1, -1, -1, len(block_weight)), vectors_out)
-        update.append(total)
-    result = torch.cat(update, -1)
-    if not residual:
-        result = result - F.linear(tokens, weight)
-    return result.reshape(*x.shape[:-1], -1)
+    if scale_out is None:
+        assert scale_in is not None, "one of the two sides is rescaled"
+        scale_out = x.new_ones(rows, out, scale_in.shape[-2])
+    rank = scale_out.shape[-1]
+    if scale_in is None:
+        scale_in = x.new_ones(rows, rank, in_features)
+    per_block = scale_in.reshape(rows, -1, rank, in_features)
+    blocks = per_block.shape[1]
+    result = F.linear(tokens, weight) if residual else x.new_zeros(rows, tokens.shape[1], out)
+    for block, k in itertools.product(range(blocks), range(rank)):
+        features = slice(block * out // blocks, (block + 1) * out // blocks)
+        vector_in, vector_out = per_block[:, block, k, None], scale_out[:, None, features, k]  # (rows, 1, ...)
+        product = F.linear(tokens * vector_in, weight[features]) if multiply_weight else tokens @ vector_in.mT
+        result[..., features].addcmul_(product, vector_out)
+    if bias is not None:
+        result += bias.view(-1, 1, out)
+    return result.reshape(*x.shape[:-1], out)

@@ -22,6 +22,7 @@ from rlrr.training.recipe import METHODS, Recipe, differences
         *(("learning_rate", value, "above 0") for value in (0.0, -1.0, math.inf, math.nan)),
         *(("val_fraction", value, "between 0 and 1") for value in (0.0, 1.0, math.nan)),
         *(("random_crop", value, "above 0 and at most 1") for value in (0.0, 1.1)),
+        *(("gradient_tokens", value, "above 0 and at most 1") for value in (0.0, 1.1)),
         ("precision", "fp8", "one of auto, fp32, bf16, fp16"),
         ("select", "first", "one of best, last"),
         ("bad_images", "ignore", "one of error, skip"),

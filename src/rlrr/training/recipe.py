@@ -12,7 +12,16 @@ from rlrr.errors import RLRRError, did_you_mean
 from rlrr.hints import expected
 
 METHODS = ("rlrr", "linear", "full", "lora")
-_OF_RLRR = ("parts", "layers_to_transform", "sides", "residual", "multiply_weight", "shift", "init_weights")
+_OF_RLRR = (
+    "parts",
+    "layers_to_transform",
+    "sides",
+    "residual",
+    "multiply_weight",
+    "shift",
+    "init_weights",
+    "gradient_tokens",
+)
 ELSEWHERE = ("data", "weights", "workers", "threads", "compile")  # they differ from machine to machine
 
 
@@ -94,6 +103,8 @@ class Recipe:
     """Decay of a moving average of the trained weights, by steps, as 0.9998; the average is what is kept."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic: auto is bf16 where the device has it in hardware, else fp32."""
+    gradient_tokens: float = 1.0
+    """Share of tokens from which the scales' gradient is estimated, as 0.25: less time and memory; 1 is exact."""
     frozen: Literal["fp32", "bf16"] = "fp32"
     """Type in which frozen weights are held: bf16 halves their memory and rounds them; it needs precision bf16."""
     compile: bool = False
@@ -138,7 +149,7 @@ class Recipe:
         _check("learning_rate", self.learning_rate, "above 0", lambda value: 0 < value < math.inf)
         _check("val_fraction", self.val_fraction, "between 0 and 1", lambda value: 0 < value < 1)
         _check("ema", self.ema, "between 0 and 1", lambda value: 0 < value < 1)
-        for name in ("random_crop", "crop_pct"):
+        for name in ("random_crop", "crop_pct", "gradient_tokens"):
             _check(name, getattr(self, name), "above 0 and at most 1", lambda value: 0 < value <= 1)
         self._refuse_combinations()
 

@@ -15,6 +15,7 @@ from rlrr.errors import RLRRError
 
 REFUSED = {
     "rank must be 1 or more, not 0": {"rank": 0},
+    "gradient_tokens must be above 0 and at most 1, not 0": {"gradient_tokens": 0},
     "sides must be one of both, in, out, not 'bth'. Did you mean both?": {"sides": "bth"},
     "constant, True, False, not 'papr'. Did you mean paper?": {"init_weights": "papr"},
     'neither gets a gradient: init_weights="identity"': {"init_weights": "zero"},

@@ -1,5 +1,6 @@
 """One adapted layer at a time: every form of the method against its formula, merged and in mixed batches."""
 
+import copy
 import itertools
 import math
 from collections import OrderedDict
@@ -158,6 +159,83 @@ def test_adapters_of_different_forms_share_a_batch():
     for row, name in enumerate(order):
         model.set_adapter(name)
         torch.testing.assert_close(mixed[row], model(x)[row])
+
+
+@pytest.fixture(params=["together", "one by one"])
+def way(request, monkeypatch):
+    """How a linear runs the adapters of a mixed batch, which it chooses by their tokens."""
+    monkeypatch.setattr("rlrr.tuners.rlrr.layer.TOKENS", 0 if request.param == "one by one" else math.inf)
+    monkeypatch.setattr(
+        "rlrr.tuners.rlrr.layer.TOKENS_OF_QUICK_PRODUCTS", 0 if request.param == "one by one" else math.inf
+    )
+    return request.param
+
+
+@every_form
+def test_a_mixed_batch_gives_what_its_samples_give_alone_and_so_do_its_gradients(form, way):
+    names = ("default", "other", "third")
+    model = adapted(linear(), names, **form)
+    layer = model.base_model.model.qkv
+    order = ["third", "__base__", "default", "third", "other"]
+    x = images(len(order), 4, IN)
+    vectors = [vector for name, vector in layer.named_parameters() if "rlrr_" in name]
+    for vector in vectors:
+        vector.requires_grad_(True)
+
+    def gradients(outputs):
+        loss = sum(output.square().sum() for output in outputs)
+        return torch.autograd.grad(loss, vectors)
+
+    alone = []
+    for row, name in enumerate(order):
+        output = F.linear(x[row], layer.base_layer.weight, layer.base_layer.bias)
+        if name != "__base__":
+            output = layer.call_base(x[row], *layer.effective([name]))
+        alone.append(output)
+    mixed = model(x, adapter_names=order)
+    torch.testing.assert_close(mixed, torch.stack(alone))
+    torch.testing.assert_close(gradients(mixed), gradients(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_a_linear_runs_adapters_one_by_one_if_each_has_tokens_enough(monkeypatch):
+    model = adapted(linear(), ("default", "other"))
+    ways = []
+    for way in ("call_together", "call_alone"):
+        original = getattr(model.base_model.model.qkv, way)
+        spy = lambda *args, way=way, original=original: ways.append(way) or original(*args)  # noqa: E731
+        monkeypatch.setattr(model.base_model.model.qkv, way, spy)
+    for tokens in (2, 500):
+        model(images(2, tokens, IN), adapter_names=["default", "other"])
+    assert ways == ["call_together", "call_alone", "call_alone"]
+    ways.clear()
+    with torch.autocast("cpu", torch.bfloat16):  # where a product is quick
+        model(images(2, 500, IN), adapter_names=["default", "other"])
+    assert ways == ["call_together"]
+
+
+@pytest.mark.parametrize("kind", ["linear", "norm"])
+def test_a_sample_may_be_several_rows_that_follow_each_other(kind, way):
+    build, (_, *shape), settings = BASES[kind]
+    model = adapted(build(), ("default", "other"), **settings)
+    x = images(6, *shape)
+    for second in ("other", "__base__"):
+        order = ["default", second, "default"]
+        windows = [name for name in order for _ in range(2)]
+        torch.testing.assert_close(model.base_model.model.qkv(x, adapter_names=order), model(x, adapter_names=windows))
+
+
+@pytest.mark.parametrize("kind", ["linear", "norm", "convolution", "kernel"])
+def test_a_mixed_batch_under_autocast_is_its_samples_under_autocast(kind, way):
+    build, shape, settings = BASES[kind]
+    model = adapted(build(), ("default", "other"), **settings)
+    x = images(*shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(x, adapter_names=["other", "default", "other"])
+        for rows, name in ([0, 2], "other"), ([1], "default"):
+            model.set_adapter(name)
+            alone = model(x)
+            assert mixed.dtype == alone.dtype
+            torch.testing.assert_close(mixed[rows], alone[rows], rtol=0.05, atol=0.05)
 
 
 # Layers with something missing, and those of other kinds
@@ -432,3 +510,17 @@ def test_a_step_of_training_forgets_the_weight():
         model(x)
     model(x)
     assert model.base_model.model.qkv._built is None
+
+
+def test_gradients_are_estimated_in_training_alone():
+    x = torch.randn(4, 50, IN)
+    base = nn.Linear(IN, OUT)
+    found = {}
+    for tokens in (1.0, 0.2):
+        model = adapted(copy.deepcopy(base), gradient_tokens=tokens)
+        for mode in (True, False):
+            model.train(mode).zero_grad()
+            model(x).square().sum().backward()
+            found[tokens, mode] = model.base_model.model.qkv.rlrr_scale_in["default"].grad.clone()
+    assert torch.equal(found[1.0, False], found[0.2, False])
+    assert not torch.equal(found[1.0, True], found[0.2, True])

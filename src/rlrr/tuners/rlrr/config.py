@@ -54,6 +54,9 @@ class RLRRConfig(PeftConfig):
             as {"qkv": 3}, or one number for qkv. None is the family's: 3 in a ViT, 1 in Swin, as in the paper's code.
         convolutions: "scale" and shift the output of a convolution, or "rescale" its kernel as a linear's weight, seen
             as a matrix (supplement G). None is the family's: "rescale" in a ResNet, else "scale".
+        gradient_tokens: Share of the tokens from which a linear's scale_out and scale_in get their gradient in
+            training, from above 0 to 1. Below 1 it is an unbiased estimate, which needs less time and memory, as only
+            those tokens are kept: see docs/performance.md.
     """
 
     target_modules: list[str] | str | None = None
@@ -70,6 +73,7 @@ class RLRRConfig(PeftConfig):
     init_weights: bool | Literal["paper", "identity", "normal", "uniform", "constant"] = "paper"
     fused_blocks: dict[str, int] | int | None = None
     convolutions: Literal["scale", "rescale"] | None = None
+    gradient_tokens: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,6 +93,8 @@ class RLRRConfig(PeftConfig):
     def _check_values(self) -> None:
         if self.rank < 1:
             raise RLRRError(f"rank must be 1 or more, not {self.rank}.")
+        if not 0 < self.gradient_tokens <= 1:
+            raise RLRRError(f"gradient_tokens must be above 0 and at most 1, not {self.gradient_tokens}.")
         _check_choice("sides", self.sides, SIDES)
         if self.init_weights == "zero":
             raise RLRRError(

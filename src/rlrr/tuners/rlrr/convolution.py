@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from rlrr.kernel import kernel_matrix, matrix_kernel
@@ -35,8 +33,6 @@ class Convolution(Rescaled):
     def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:  # noqa: D102
         return self.get_base_layer()._conv_forward(x, weight, bias)
 
-    def change_rows(self, x: Tensor, result: Tensor, rows: Tensor, adapter_names: Sequence[str]) -> None:
-        """One convolution for each distinct adapter: kernels do not factor over rows as a linear's weight does."""
-        for name in dict.fromkeys(adapter_names):
-            own = rows[torch.tensor([adapter == name for adapter in adapter_names], device=rows.device)]
-            result[own] = self.call_base(x[own], *self.effective([name])).to(result.dtype)
+    def separates(self, x: Tensor, adapters: int) -> bool:
+        """Always: kernels do not factor over samples as a linear's weight does."""
+        return True

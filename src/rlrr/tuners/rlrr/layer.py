@@ -24,6 +24,10 @@ from rlrr.tuners.rlrr.config import RLRRConfig
 
 BASE = "__base__"  # PEFT's name for "no adapter" in a mixed batch
 
+# Tokens of an adapter in a mixed batch from which making its weight takes less time than a second product with the
+# frozen one: in single precision on a CPU, and elsewhere, where products take less of the time.
+TOKENS, TOKENS_OF_QUICK_PRODUCTS = 128, 512
+
 
 class RLRRLayer(nn.Module, BaseTunerLayer):
     """What all kinds of adapted layer share: merging, unmerging and the choice of adapters in forward."""
@@ -74,8 +78,18 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
         """Run the base layer with another weight and bias."""
         raise NotImplementedError
 
-    def change_rows(self, x: Tensor, result: Tensor, rows: Tensor, adapter_names: Sequence[str]) -> None:
-        """Apply to `result[rows]`, in place, the change that `adapter_names` (one for each row) make to the layer."""
+    def separates(self, x: Tensor, adapters: int) -> bool:
+        """Whether a batch of so many adapters is run adapter by adapter, and not with all of one form together."""
+        return False
+
+    def call_alone(self, x: Tensor, adapter_name: str) -> Tensor:
+        """Run the samples of one adapter of several: as `call_adapted`, but nothing is kept for the next time."""
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = self.effective([adapter_name])
+        return self.call_base(x, weight, bias)
+
+    def call_together(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:
+        """Run each sample under its own of `adapter_names`, which are of one form."""
         raise NotImplementedError
 
     @property
@@ -191,37 +205,49 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
             raise ValueError(
                 f"An adapted layer got {len(x)} rows for {len(adapter_names)} samples: it cannot tell whose they are."
             )
+        present = {name if name in self.configs else BASE for name in adapter_names}
+        if len(present) == 1:
+            (name,) = present
+            return self.base_layer(x) if name == BASE else self.call_adapted(x, [name])
+        separate = self.separates(x, len(present))
+        keys = {name: BASE if name == BASE else name if separate else self._form(name) for name in present}
+        groups: dict[Any, list[int]] = {}
+        for sample, name in enumerate(adapter_names):
+            groups.setdefault(keys.get(name, BASE), []).append(sample)
+        if len(groups) == 1:
+            return self.call_together(x, adapter_names)
         # windowed attention splits a sample into consecutive rows
-        per_row = [name for name in adapter_names for _ in range(len(x) // len(adapter_names))]
-        result = self.base_layer(x)
-        # adapters of one form share one product; usually there is one form
-        forms: dict[tuple, list[int]] = {}
-        for row, name in enumerate(per_row):
-            if name in self.configs:
-                forms.setdefault(self._form(name), []).append(row)
-        for rows in forms.values():
-            self.change_rows(x, result, torch.tensor(rows, device=x.device), [per_row[row] for row in rows])
-        return result
+        samples = x.unflatten(0, (len(adapter_names), -1))
+        result = None
+        for key, members in groups.items():
+            index = torch.tensor(members, device=x.device)
+            own = samples.index_select(0, index).flatten(0, 1)
+            if key == BASE:
+                part = self.base_layer(own)
+            elif separate:
+                part = self.call_alone(own, key)
+            else:
+                part = self.call_together(own, [adapter_names[sample] for sample in members])
+            part = part.unflatten(0, (len(members), -1))
+            if result is None:
+                result = part.new_empty(len(samples), *part.shape[1:])
+            result[index] = part
+        assert result is not None, "there are adapter names"
+        return result.flatten(0, 1)
 
     def _form(self, adapter_name: str) -> tuple:
         """What two adapters must have in common for their vectors to be stacked."""
         config = self.configs[adapter_name]
-        shapes = (
-            v[adapter_name].shape if adapter_name in v else None for v in map(self._dict, self.adapter_layer_names)
-        )
-        return (config.residual, config.multiply_weight, *shapes)
+        blocks = tuple((config.fused_blocks or {}).items())
+        return config.residual, config.multiply_weight, config.rank, config.sides, config.shift, blocks
 
     def _dict(self, name: str) -> nn.ParameterDict:
         return getattr(self, name)
 
-    def _stacked(self, name: str, adapter_names: Sequence[str], dtype: torch.dtype) -> Tensor | None:
-        """The vectors of the adapter of each row, (rows, ...); None if these adapters have none of that name."""
-        unique = list(dict.fromkeys(adapter_names))
-        vectors = self._vectors(name, unique)
-        if not vectors:
-            return None
-        index = torch.tensor([unique.index(adapter) for adapter in adapter_names], device=vectors[0].device)
-        return torch.stack(vectors).to(dtype)[index]
+    def _stacked(self, adapter_names: Sequence[str]) -> list[Tensor | None]:
+        """The vectors of the adapter of each sample, in the order of `adapter_layer_names`; None if there are none."""
+        found = (self._vectors(name, adapter_names) for name in self.adapter_layer_names)
+        return [torch.stack(vectors) if vectors else None for vectors in found]
 
     def __repr__(self) -> str:
         return "rlrr." + super().__repr__()
@@ -307,26 +333,55 @@ class Linear(Rescaled):
         config = self.configs[name]
         vectors = (self._dict(kind).get(name) for kind in self.adapter_layer_names)
         return rescaled_linear(
-            x, weight, bias, *vectors, residual=config.residual, multiply_weight=config.multiply_weight
+            x,
+            weight,
+            bias,
+            *vectors,
+            residual=config.residual,
+            multiply_weight=config.multiply_weight,
+            tokens=config.gradient_tokens if self.training else 1.0,
         )
 
     def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:  # noqa: D102
         return F.linear(x, weight, bias)
 
-    def change_rows(self, x: Tensor, result: Tensor, rows: Tensor, adapter_names: Sequence[str]) -> None:  # noqa: D102
-        config = self.configs[adapter_names[0]]
-        scale_out, scale_in, shift = (self._stacked(name, adapter_names, x.dtype) for name in self.adapter_layer_names)
-        change = rescaled_linear_by_row(
-            x[rows],
-            self.frozen[0],
-            scale_out,
-            scale_in,
+    def separates(self, x: Tensor, adapters: int) -> bool:  # noqa: D102
+        quick = x.device.type != "cpu" or self._dtype(x).itemsize < 4
+        return x.numel() // x.shape[-1] >= adapters * (TOKENS_OF_QUICK_PRODUCTS if quick else TOKENS)
+
+    def call_alone(self, x: Tensor, adapter_name: str) -> Tensor:  # noqa: D102
+        weight, bias = self.frozen
+        if weight.requires_grad:
+            return super().call_alone(x, adapter_name)
+        config = self.configs[adapter_name]
+        vectors = (self._dict(kind).get(adapter_name) for kind in self.adapter_layer_names)
+        return rescaled_linear(
+            x,
+            weight,
+            bias,
+            *vectors,
             residual=config.residual,
             multiply_weight=config.multiply_weight,
+            tokens=config.gradient_tokens if self.training else 1.0,
         )
+
+    def call_together(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:  # noqa: D102
+        config = self.configs[adapter_names[0]]
+        weight, bias = self.frozen
+        dtype = self._dtype(x)
+        scale_out, scale_in, shift = self._stacked(adapter_names)
         if shift is not None:
-            change = change + shift.view(len(shift), *[1] * (change.ndim - 2), -1)
-        result[rows] += change.to(result.dtype)
+            bias = shift if bias is None else bias + shift
+        samples = x.unflatten(0, (len(adapter_names), -1))
+        tensors = (None if t is None else t.to(dtype) for t in (samples, weight, bias, scale_out, scale_in))
+        with torch.autocast(x.device.type, enabled=False):
+            result = rescaled_linear_by_row(*tensors, residual=config.residual, multiply_weight=config.multiply_weight)
+        return result.flatten(0, 1)
+
+    def _dtype(self, x: Tensor) -> torch.dtype:
+        """That of a product."""
+        device = x.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.frozen[0].dtype
 
 
 class Affine(RLRRLayer):
@@ -375,10 +430,12 @@ class Affine(RLRRLayer):
             return base._conv_forward(x, weight, bias)
         return F.layer_norm(x, base.normalized_shape, weight, bias, base.eps)
 
-    def change_rows(self, x: Tensor, result: Tensor, rows: Tensor, adapter_names: Sequence[str]) -> None:  # noqa: D102
-        scale, shift = (self._stacked(name, adapter_names, result.dtype) for name in self.adapter_layer_names)
-        shape = (len(rows), *[1] * (result.ndim - 2))
-        shape = (len(rows), -1, *[1] * (result.ndim - 2)) if self.is_convolution else (*shape, -1)
-        result[rows] *= scale.view(shape)
+    def call_together(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:  # noqa: D102
+        result = self.base_layer(x).unflatten(0, (len(adapter_names), -1))
+        shape = [len(adapter_names), *[1] * (result.ndim - 1)]
+        shape[2 if self.is_convolution else -1] = -1
+        scale, shift = (None if v is None else v.to(result.dtype).view(shape) for v in self._stacked(adapter_names))
+        result *= scale
         if shift is not None:
-            result[rows] += shift.view(shape)
+            result += shift
+        return result.flatten(0, 1)
