@@ -45,7 +45,7 @@ from rlrr.training.images import training_images
 from rlrr.training.run import build
 from rlrr.tuners.rlrr import layer
 
-SAMPLES = ("mnist", "digits", "orientation")
+SAMPLES = ("mnist", "digits", "lfw")
 FRACTIONS = (0.5, 0.25, 0.125)
 
 Rows = Callable[[Tensor], Tensor]

@@ -6,7 +6,10 @@ The cases, all of which train the classifier too:
 
     official   RLRR as the paper's own code computes it, see official_form.py; ratios are to this
     autograd   RLRR by plain autograd over W', in timm's model with its fused attention
-    rlrr       ours
+    tuner      ours as a tuner in timm's model, with its fused attention
+    rlrr       ours as `rlrr train` has it: in bf16 on a CPU attention is not fused, see `choose_attention`
+    quarter    ours with `gradient_tokens` 0.25; eighth: with 0.125
+    frozen     ours with `frozen` bf16, which makes sense under autocast to bf16 alone
     lora, ia3  PEFT's LoRA of rank 8 and its IA3, on the same linears
     full       full fine-tuning
     linear     the classifier alone
@@ -56,6 +59,8 @@ from tqdm import tqdm
 from rlrr.errors import RLRRError, did_you_mean
 from rlrr.methods import apply_method
 from rlrr.targets import block_linears, classifier_names
+from rlrr.training.attention import choose_attention
+from rlrr.training.frozen import hold_frozen_in_bf16
 
 CLASSES = 100
 SETTING = ("model", "batch_size", "precision", "case")
@@ -78,16 +83,27 @@ def _bound(model: nn.Module) -> nn.Module:
     return model
 
 
+def _frozen(model: nn.Module) -> nn.Module:
+    model = apply_method(model, "rlrr")
+    hold_frozen_in_bf16(model, "bf16")
+    return model
+
+
 CASES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "official": official_form,
     "autograd": autograd_form,
+    "tuner": lambda model: apply_method(model, "rlrr"),
     "rlrr": lambda model: apply_method(model, "rlrr"),
+    "quarter": lambda model: apply_method(model, "rlrr", gradient_tokens=0.25),
+    "eighth": lambda model: apply_method(model, "rlrr", gradient_tokens=0.125),
+    "frozen": _frozen,
     "lora": lambda model: apply_method(model, "lora", 8),
     "ia3": _ia3,
     "full": lambda model: apply_method(model, "full"),
     "linear": lambda model: apply_method(model, "linear"),
     "bound": _bound,
 }
+AS_TRAINED = ("rlrr", "quarter", "eighth", "frozen")  # the cases with the attention that `rlrr train` chooses
 REFERENCE = "official"
 
 
@@ -121,6 +137,8 @@ def measure(
     _load_libraries(place, dtype)
     empty = PeakMemory(place)
     network = build(case, model, image_size).to(place)
+    if case in AS_TRAINED:
+        choose_attention(network, precision)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
     images = torch.randn(batch_size, 3, image_size, image_size, device=device)
@@ -228,8 +246,8 @@ def main(
     options = {"image_size": image_size, "steps": steps, "warmup": warmup, "threads": threads}
     options["device"] = choose_device(device)
     runs: list[dict[str, Any]] = []
-    turns = product(range(repeats), models, batch_sizes, precisions, cases)
-    for turn, *setting in tqdm(list(turns), unit="run"):
+    settings = [s for s in product(models, batch_sizes, precisions, cases) if s[2:] != ("fp32", "frozen")]
+    for turn, setting in tqdm(list(product(range(repeats), settings)), unit="run"):
         model, batch_size, precision, case = setting
         run = in_new_process(partial(measure, **options), model, batch_size, precision, case)
         runs.append({"turn": turn, **dict(zip(SETTING, setting, strict=True)), **run})

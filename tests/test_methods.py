@@ -8,7 +8,7 @@ from rlrr.backbones import load_backbone
 from rlrr.errors import RLRRError
 from rlrr.methods import apply_method, methods
 from rlrr.trainable import check_adapted, parameter_counts
-from rlrr.training.recipe import METHODS
+from rlrr.training.recipe import METHODS, OF_RLRR
 
 
 @pytest.fixture
@@ -108,8 +108,9 @@ def test_every_setting_of_rlrr_is_passed_on(tiny_backbone):
         "init_weights": "uniform",
         "parts": None,
         "layers_to_transform": None,
+        "gradient_tokens": 0.5,
     }
-    assert settings.keys() == set(methods()["rlrr"].settings)
+    assert settings.keys() == set(methods()["rlrr"].settings) == set(OF_RLRR)
     config = rlrr_config(apply_method(load_backbone(tiny_backbone, num_classes=3).model, "rlrr", **settings))
     given = {name: value for name, value in settings.items() if value is not None}
     assert {name: getattr(config, name) for name in given} == given

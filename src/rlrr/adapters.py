@@ -256,8 +256,9 @@ def hotswap(model: PeftModel, folder: Path) -> None:
     Raises:
         RLRRError: the adapter has other settings or other tensors; the model is left as it is.
     """
+    of_no_matter = ("inference_mode", "peft_version", "gradient_tokens")
     own, other = (
-        {key: value for key, value in config.to_dict().items() if key not in ("inference_mode", "peft_version")}
+        {key: value for key, value in config.to_dict().items() if key not in of_no_matter}
         for config in (model.peft_config[model.active_adapter], _peft_config(folder))
     )
     if differing := sorted(key for key in own | other if own.get(key) != other.get(key)):

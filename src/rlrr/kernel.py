@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+_TILE = 128  # rows of a weight: 0.4 MB of 768 columns
+
 
 def scale_matrix(scale_out: Tensor | None, scale_in: Tensor | None) -> Tensor:
     """The matrix S that meets the weight element by element (Eq. 18; rank r: supplement F), block by block.
@@ -123,7 +125,7 @@ def rescaled_linear(
     Args:
         x: (..., in); under autocast it is cast first, as `F.linear` would.
         weight: (out, in), frozen: it gets no gradient.
-        bias: (out), frozen, or None.
+        bias: (out) or None.
         scale_out: (out, r) or None.
         scale_in: (r, in), (blocks, r, in) or None.
         shift: (out) or None.
@@ -132,16 +134,17 @@ def rescaled_linear(
         tokens: the share of rows, above 0 and at most 1.
 
     Returns:
-        (..., out), in the dtype of the product; gradients of vectors are summed in the vectors' own.
+        (..., out), in the dtype of the product, as is the gradient of W' before it is reduced in the vectors' own.
     """
     device = x.device.type
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device))
+    added = shift if bias is None else bias if shift is None else bias + shift
     kept, rows = x.detach().reshape(-1, x.shape[-1]), None
     if tokens < 1 and x.ndim > 2:
         rows, weights = sample_rows(x.shape[:-1], tokens, x.device)
-        kept = kept[rows] * weights.to(kept.dtype)
-    return _RescaledLinear.apply(x, kept, rows, weight, bias, scale_out, scale_in, shift, residual, multiply_weight)
+        kept = (kept[rows] * weights).to(kept.dtype)
+    return _RescaledLinear.apply(x, kept, rows, weight, added, scale_out, scale_in, residual, multiply_weight)
 
 
 def sample_rows(shape: Sequence[int], share: float, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
@@ -152,17 +155,17 @@ def sample_rows(shape: Sequence[int], share: float, device: torch.device | None 
     stands for.
 
     Args:
-        shape: (..., tokens), of an input without its features.
-        share: m over the number of rows, from 0 to 1; there is at least one row besides the first tokens.
+        shape: (images, ..., tokens), of an input without its features.
+        share: m over the number of rows, from 0 to 1; there are at least as many others as first tokens.
         device: of the result.
 
     Returns:
         Indices of rows (m) and their weights (m, 1), float32.
     """
-    images, tokens = math.prod(shape[:-1]), shape[-1]
+    images, tokens = shape[0], math.prod(shape[1:])
     first = torch.arange(0, images * tokens, tokens, device=device)
     others = images * (tokens - 1)
-    drawn = torch.randperm(others, device=device)[: max(1, round(share * images * tokens) - images)]
+    drawn = torch.randperm(others, device=device)[: max(images, round(share * images * tokens) - images)]
     rows = torch.cat([first, drawn + drawn // max(1, tokens - 1) + 1])  # which steps over the first tokens
     weights = torch.ones(len(rows), 1, device=device)
     weights[images:] = others / max(1, len(drawn))
@@ -170,9 +173,30 @@ def sample_rows(shape: Sequence[int], share: float, device: torch.device | None 
 
 
 def _changed_weight(
+    weight: Tensor,
+    scale_out: Tensor | None,
+    scale_in: Tensor | None,
+    residual: bool,
+    multiply_weight: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    """W' in a dtype, in as few passes over memory as there can be without a kernel of our own; not for autograd."""
+    if weight.device.type != "cpu" or torch.compiler.is_compiling():
+        return _changed_rows(weight, scale_out, scale_in, residual, multiply_weight).to(dtype)
+    changed = torch.empty_like(weight, dtype=dtype)
+    sets = [None] if scale_in is None else scale_in.view(-1, *scale_in.shape[-2:])
+    block = len(weight) // len(sets)
+    for number, vectors in enumerate(sets):
+        for start in range(number * block, (number + 1) * block, _TILE):  # which stays in the processor's cache
+            rows = slice(start, min(start + _TILE, (number + 1) * block))
+            of_rows = None if scale_out is None else scale_out[rows]
+            changed[rows] = _changed_rows(weight[rows], of_rows, vectors, residual, multiply_weight)
+    return changed
+
+
+def _changed_rows(
     weight: Tensor, scale_out: Tensor | None, scale_in: Tensor | None, residual: bool, multiply_weight: bool
 ) -> Tensor:
-    """W' in as few passes over memory as there can be without a kernel of our own; not for autograd."""
     scale = scale_matrix(scale_out, scale_in)
     scale = scale.to(torch.promote_types(weight.dtype, scale.dtype))
     blocked = weight.view(len(scale), -1, weight.shape[-1])
@@ -194,45 +218,42 @@ class _RescaledLinear(torch.autograd.Function):
         bias: Tensor | None,
         scale_out: Tensor | None,
         scale_in: Tensor | None,
-        shift: Tensor | None,
         residual: bool,
         multiply_weight: bool,
     ) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            changed = _changed_weight(weight, scale_out, scale_in, residual, multiply_weight).to(x.dtype)
-            if shift is not None:
-                bias = shift if bias is None else bias + shift
+            changed = _changed_weight(weight, scale_out, scale_in, residual, multiply_weight, x.dtype)
             return F.linear(x, changed, None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, kept, rows, weight, _, scale_out, scale_in, shift, ctx.residual, ctx.multiply_weight = inputs
+        _, kept, rows, weight, bias, scale_out, scale_in, ctx.residual, ctx.multiply_weight = inputs
         trains_scales = any(ctx.needs_input_grad[5:7])
         ctx.save_for_backward(kept if trains_scales else None, rows, weight, scale_out, scale_in)
-        ctx.shift_dtype = None if shift is None else shift.dtype
+        ctx.bias_dtype = None if bias is None else bias.dtype
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kept, rows, weight, scale_out, scale_in = ctx.saved_tensors
-        for_x, _, _, _, _, *for_scales, for_shift, _, _ = ctx.needs_input_grad
-        of_x = of_out = of_in = of_shift = None
+        for_x, _, _, _, for_bias, *for_scales, _, _ = ctx.needs_input_grad
+        of_x = of_bias = of_out = of_in = None
         with torch.autocast(grad.device.type, enabled=False):
             if for_x:
-                changed = _changed_weight(weight, scale_out, scale_in, ctx.residual, ctx.multiply_weight)
-                of_x = grad @ changed.to(grad.dtype)
+                form = ctx.residual, ctx.multiply_weight
+                of_x = grad @ _changed_weight(weight, scale_out, scale_in, *form, grad.dtype)
             flat = grad.reshape(-1, grad.shape[-1])
-            if for_shift:
-                of_shift = flat.sum(0).to(ctx.shift_dtype)
+            if for_bias:
+                of_bias = flat.sum(0).to(ctx.bias_dtype)
             if any(for_scales):
                 columns = (flat if rows is None else flat[rows]).mT
                 if columns.device.type == "cpu" and columns.dtype == torch.bfloat16:
-                    columns = columns.contiguous()  # or the product takes up to 1.7 times as long, by step.py
+                    columns = columns.contiguous()  # or the product takes up to 1.7 times as long
                 of_weight = columns @ kept
                 of_out, of_in = scale_gradients(
                     of_weight, weight, scale_out, scale_in, multiply_weight=ctx.multiply_weight
                 )
-        return of_x, None, None, None, None, of_out, of_in, of_shift, None, None
+        return of_x, None, None, None, of_bias, of_out, of_in, None, None
 
 
 def kernel_matrix(kernel: Tensor) -> Tensor:

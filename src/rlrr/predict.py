@@ -68,7 +68,8 @@ class Classifier:
         Raises:
             RLRRError: an image cannot be read.
         """
-        self.model.eval()
+        if self.model.training:  # else the weights that are made already would be given up
+            self.model.eval()
         batches = DataLoader(images.pixels, evaluation_batch(self.device, self.record.preprocessing["input_size"]))
         pixels = (images.transform(batch["pixel_values"].to(self.device)) for batch in batches)
         try:

@@ -12,7 +12,7 @@ from rlrr.errors import RLRRError, did_you_mean
 from rlrr.hints import expected
 
 METHODS = ("rlrr", "linear", "full", "lora")
-_OF_RLRR = (
+OF_RLRR = (
     "parts",
     "layers_to_transform",
     "sides",
@@ -191,7 +191,7 @@ class Recipe:
 
     def rlrr_settings(self) -> dict[str, Any]:
         """The options of rlrr alone that are not at their defaults, by their names in `RLRRConfig`."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name in _OF_RLRR and self._is_set(f)}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name in OF_RLRR and self._is_set(f)}
 
     def _is_set(self, option: Field[Any]) -> bool:
         return getattr(self, option.name) != option.default

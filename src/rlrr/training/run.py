@@ -37,6 +37,7 @@ from rlrr.methods import apply_method
 from rlrr.predict import Classifier
 from rlrr.targets import classifier_names
 from rlrr.trainable import check_adapted, parameter_counts
+from rlrr.training.attention import choose_attention
 from rlrr.training.compiling import compile_model
 from rlrr.training.frozen import hold_frozen_in_bf16
 from rlrr.training.images import TrainingImages, preprocessing, training_images
@@ -154,6 +155,7 @@ def build(recipe: Recipe, num_classes: int) -> tuple[Backbone, nn.Module]:
     model = apply_method(backbone.model, recipe.method, recipe.rank, recipe.target_modules, **recipe.rlrr_settings())
     if isinstance(model, PeftModel):
         check_adapted(model, torch.zeros(1, *backbone.data_config["input_size"]))
+    choose_attention(model, resolve_precision(recipe.precision))
     if recipe.frozen == "bf16":
         hold_frozen_in_bf16(model, resolve_precision(recipe.precision))
     return backbone, model

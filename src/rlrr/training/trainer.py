@@ -109,7 +109,7 @@ class ClassificationTrainer(Trainer):
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
         rate = self.lr_scheduler.get_last_lr()[0] if self.lr_scheduler else self.args.learning_rate
         self._unchecked.append((self.state.global_step + model.training, float(rate), loss.detach()))
-        if not model.training or len(self._unchecked) >= self._most_unchecked:
+        if len(self._unchecked) >= self._most_unchecked:
             self._check_losses()
         return (loss, {"logits": logits}) if return_outputs else loss
 
@@ -288,7 +288,7 @@ def make_trainer(
     train, watched = images.train, images.watched
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
-    usual = evaluation_batch(device, watched.pixels[0]["pixel_values"].shape) if watched else 1
+    at_a_time = evaluation_batch(device, watched.pixels[0]["pixel_values"].shape) if watched else 1
     precision = resolve_precision(recipe.precision)
     rate = recipe.learning_rate or methods()[recipe.method].learning_rate
     mixes = bool(recipe.mixup or recipe.cutmix)
@@ -299,7 +299,7 @@ def make_trainer(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=recipe.epochs + recipe.cooldown,
         per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=max(2 * recipe.batch_size, usual),
+        per_device_eval_batch_size=max(2 * recipe.batch_size, at_a_time),
         gradient_accumulation_steps=accumulate,
         learning_rate=rate,
         lr_scheduler_type="cosine",

@@ -164,9 +164,11 @@ def test_adapters_of_different_forms_share_a_batch():
 @pytest.fixture(params=["together", "one by one"])
 def way(request, monkeypatch):
     """How a linear runs the adapters of a mixed batch, which it chooses by their tokens."""
-    monkeypatch.setattr("rlrr.tuners.rlrr.layer.TOKENS", 0 if request.param == "one by one" else math.inf)
     monkeypatch.setattr(
-        "rlrr.tuners.rlrr.layer.TOKENS_OF_QUICK_PRODUCTS", 0 if request.param == "one by one" else math.inf
+        "rlrr.tuners.rlrr.layer.TOKENS_FOR_OWN_WEIGHT", 0 if request.param == "one by one" else math.inf
+    )
+    monkeypatch.setattr(
+        "rlrr.tuners.rlrr.layer.TOKENS_WHERE_PRODUCTS_ARE_QUICK", 0 if request.param == "one by one" else math.inf
     )
     return request.param
 
@@ -200,13 +202,13 @@ def test_a_mixed_batch_gives_what_its_samples_give_alone_and_so_do_its_gradients
 def test_a_linear_runs_adapters_one_by_one_if_each_has_tokens_enough(monkeypatch):
     model = adapted(linear(), ("default", "other"))
     ways = []
-    for way in ("call_together", "call_alone"):
+    for way in ("call_together", "call_anew"):
         original = getattr(model.base_model.model.qkv, way)
         spy = lambda *args, way=way, original=original: ways.append(way) or original(*args)  # noqa: E731
         monkeypatch.setattr(model.base_model.model.qkv, way, spy)
     for tokens in (2, 500):
         model(images(2, tokens, IN), adapter_names=["default", "other"])
-    assert ways == ["call_together", "call_alone", "call_alone"]
+    assert ways == ["call_together", "call_anew", "call_anew"]
     ways.clear()
     with torch.autocast("cpu", torch.bfloat16):  # where a product is quick
         model(images(2, 500, IN), adapter_names=["default", "other"])
@@ -483,12 +485,25 @@ def choose_another_adapter(model):
     model.set_adapter("other")
 
 
+def change_behind_torchs_back(model):
+    model.base_model.model.qkv.rlrr_shift["default"].data += 1
+    model.eval()
+
+
 def change_precision(model):
     model.double()
 
 
 @pytest.mark.parametrize(
-    "change", [change_a_vector, replace_a_vector, load_other_vectors, choose_another_adapter, change_precision]
+    "change",
+    [
+        change_a_vector,
+        replace_a_vector,
+        load_other_vectors,
+        choose_another_adapter,
+        change_behind_torchs_back,
+        change_precision,
+    ],
 )
 @torch.no_grad()
 def test_it_is_made_again_when_what_it_depends_on_has_changed(change):
@@ -503,12 +518,12 @@ def test_it_is_made_again_when_what_it_depends_on_has_changed(change):
     torch.testing.assert_close(after, F.linear(x, *layer.effective(layer.active_adapters)))
 
 
-def test_a_step_of_training_forgets_the_weight():
+def test_training_forgets_the_weight():
     model = adapted(nn.Linear(IN, OUT))
-    x = torch.randn(2, IN)
     with torch.no_grad():
-        model(x)
-    model(x)
+        model(torch.randn(2, IN))
+    assert model.base_model.model.qkv._built is not None
+    model.train()
     assert model.base_model.model.qkv._built is None
 
 

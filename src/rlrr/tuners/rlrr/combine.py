@@ -13,7 +13,7 @@ from rlrr.errors import RLRRError, did_you_mean
 from rlrr.tuners.rlrr.config import RLRRConfig
 
 KINDS = ("exact", "average")
-MAY_DIFFER = {"rank", "init_weights"}
+MAY_DIFFER = {"rank", "init_weights", "gradient_tokens"}
 
 
 def combined_config(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
@@ -25,8 +25,8 @@ from rlrr.tuners.rlrr.config import RLRRConfig
 BASE = "__base__"  # PEFT's name for "no adapter" in a mixed batch
 
 # Tokens of an adapter in a mixed batch from which making its weight takes less time than a second product with the
-# frozen one: in single precision on a CPU, and elsewhere, where products take less of the time.
-TOKENS, TOKENS_OF_QUICK_PRODUCTS = 128, 512
+# frozen one: in single precision on a CPU, and in half precision there, which a GPU takes over unmeasured.
+TOKENS_FOR_OWN_WEIGHT, TOKENS_WHERE_PRODUCTS_ARE_QUICK = 128, 512
 
 
 class RLRRLayer(nn.Module, BaseTunerLayer):
@@ -81,12 +81,6 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
     def separates(self, x: Tensor, adapters: int) -> bool:
         """Whether a batch of so many adapters is run adapter by adapter, and not with all of one form together."""
         return False
-
-    def call_alone(self, x: Tensor, adapter_name: str) -> Tensor:
-        """Run the samples of one adapter of several: as `call_adapted`, but nothing is kept for the next time."""
-        with torch.autocast(x.device.type, enabled=False):
-            weight, bias = self.effective([adapter_name])
-        return self.call_base(x, weight, bias)
 
     def call_together(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:
         """Run each sample under its own of `adapter_names`, which are of one form."""
@@ -147,6 +141,7 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
         self.merged_adapters.clear()
 
     def _set_base(self, weight: Tensor | None, bias: Tensor | None) -> None:
+        self._built = None
         base = self.get_base_layer()
         for name, value in (("weight", weight), ("bias", bias)):
             parameter = getattr(base, name)
@@ -172,18 +167,28 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
         return self.call_adapted(x, names)
 
     def call_adapted(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:
-        """Run the base layer under these adapters."""
+        """Run the base layer under these adapters, whose weight is kept for the next time if nothing is trained."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            self._built = None
-            with torch.autocast(x.device.type, enabled=False):  # the vectors' own dtype, as promised above
-                weight, bias = self.effective(adapter_names)
-        else:
-            weight, bias = self._remembered(adapter_names)
+            return self.call_anew(x, adapter_names)
+        return self.call_base(x, *self._remembered(adapter_names))
+
+    def call_anew(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:
+        """Run the base layer under these adapters with a weight made for this call."""
+        with torch.autocast(x.device.type, enabled=False):  # the vectors' own dtype, as promised above
+            weight, bias = self.effective(adapter_names)
         return self.call_base(x, weight, bias)
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module; what is kept of weights is given up."""
+        self._built = None
+        return super().train(mode)
 
     @torch.no_grad()
     def _remembered(self, adapter_names: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:
-        """What `effective` gives, made again only if a tensor that goes into it has changed since."""
+        """What `effective` gives, made again only if a tensor that goes into it has changed since.
+
+        A change made through `.data` is one that torch does not count: `eval()` after it makes all weights anew.
+        """
         tensors = [tensor for tensor in self.frozen if tensor is not None]
         for name in self.adapter_layer_names:
             tensors += self._vectors(name, adapter_names)
@@ -193,7 +198,9 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
         if self._built is None or self._built[0] != state:
             with torch.autocast(tensors[0].device.type, enabled=False):
                 # the tensors are held so that no other one comes to stand at their address
-                self._built = state, self.effective(adapter_names), [tensor.detach() for tensor in tensors]
+                made = self.effective(adapter_names)
+            self._built = state, made, [tensor.detach() for tensor in tensors]
+            return made
         return self._built[1]
 
     def _forward_mixed(self, x: Tensor, adapter_names: list[str]) -> Tensor:
@@ -225,7 +232,7 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
             if key == BASE:
                 part = self.base_layer(own)
             elif separate:
-                part = self.call_alone(own, key)
+                part = self.call_anew(own, [key])
             else:
                 part = self.call_together(own, [adapter_names[sample] for sample in members])
             part = part.unflatten(0, (len(members), -1))
@@ -323,38 +330,22 @@ class Linear(Rescaled):
     def from_matrix(self, matrix: Tensor) -> Tensor:  # noqa: D102
         return matrix
 
-    def call_adapted(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:  # noqa: D102
-        weight, bias = self.frozen
-        trains = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        if len(adapter_names) > 1 or not trains or weight.requires_grad:
-            return super().call_adapted(x, adapter_names)
-        self._built = None
-        (name,) = adapter_names
-        config = self.configs[name]
-        vectors = (self._dict(kind).get(name) for kind in self.adapter_layer_names)
-        return rescaled_linear(
-            x,
-            weight,
-            bias,
-            *vectors,
-            residual=config.residual,
-            multiply_weight=config.multiply_weight,
-            tokens=config.gradient_tokens if self.training else 1.0,
-        )
-
     def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:  # noqa: D102
         return F.linear(x, weight, bias)
 
     def separates(self, x: Tensor, adapters: int) -> bool:  # noqa: D102
         quick = x.device.type != "cpu" or self._dtype(x).itemsize < 4
-        return x.numel() // x.shape[-1] >= adapters * (TOKENS_OF_QUICK_PRODUCTS if quick else TOKENS)
+        return x.numel() // x.shape[-1] >= adapters * (
+            TOKENS_WHERE_PRODUCTS_ARE_QUICK if quick else TOKENS_FOR_OWN_WEIGHT
+        )
 
-    def call_alone(self, x: Tensor, adapter_name: str) -> Tensor:  # noqa: D102
+    def call_anew(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:  # noqa: D102
         weight, bias = self.frozen
-        if weight.requires_grad:
-            return super().call_alone(x, adapter_name)
-        config = self.configs[adapter_name]
-        vectors = (self._dict(kind).get(adapter_name) for kind in self.adapter_layer_names)
+        if len(adapter_names) > 1 or weight.requires_grad:
+            return super().call_anew(x, adapter_names)
+        (name,) = adapter_names
+        config = self.configs[name]
+        vectors = (self._dict(kind).get(name) for kind in self.adapter_layer_names)
         return rescaled_linear(
             x,
             weight,

@@ -1,0 +1,20 @@
+"""The form of attention, by precision and device."""
+
+import pytest
+import timm
+import torch
+
+from rlrr.training.attention import choose_attention
+
+
+@pytest.mark.parametrize(
+    ("precision", "on_gpu", "fused"), [("bf16", False, False), ("fp32", False, True), ("bf16", True, True)]
+)
+def test_attention_is_written_out_in_bf16_on_a_cpu_alone(monkeypatch, precision, on_gpu, fused):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: on_gpu)
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2)
+    x = torch.randn(2, 3, 32, 32)
+    before = model.eval()(x)
+    choose_attention(model, precision)
+    assert [block.attn.fused_attn for block in model.blocks] == [fused, fused]
+    torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-5)
