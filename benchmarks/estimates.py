@@ -20,7 +20,7 @@ import itertools
 import math
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,10 +28,10 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from jsonargparse import auto_cli
-from measure import machine, markdown_table, write_results
+from measure import command_line, machine, markdown_table, write_results
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from rlrr import train
 from rlrr.data import load_data
 from rlrr.files import read_json
-from rlrr.kernel import rescaling, sample_rows, scale_gradients
+from rlrr.kernel import rescaled_linear, rescaling, scale_gradients
 from rlrr.recipes import load_recipe
 from rlrr.training.images import training_images
 from rlrr.training.run import build
@@ -48,68 +48,63 @@ from rlrr.tuners.rlrr import layer
 SAMPLES = ("mnist", "digits", "lfw")
 FRACTIONS = (0.5, 0.25, 0.125)
 
-Rows = Callable[[Tensor], Tensor]
 
+class SketchedLinear(torch.autograd.Function):
+    """As `rlrr.kernel.rescaled_linear`, with the scales' gradient from a count sketch of the rows of its input.
 
-def tokens(x: Tensor, fraction: float) -> Rows:
-    """Choose m of the rows of x (images, tokens, features); what it gives picks them from any such tensor."""
-    index, weights = sample_rows(x.shape[:-1], fraction)
-    roots = weights.sqrt()  # on either side, so that the product has the weight once
-    return lambda rows: rows[index] * roots.to(rows.dtype)
-
-
-def sketch(x: Tensor, fraction: float) -> Rows:
-    """Add every row of x, with a random sign, into one of m; what it gives does so to any such tensor."""
-    count = math.prod(x.shape[:-1])
-    kept = max(1, round(fraction * count))
-    bucket = torch.randperm(count) % kept  # of equal size, which is a little better than drawn one by one
-    sign = (torch.randint(2, (count, 1)) * 2 - 1).to(torch.int8)
-    return lambda rows: rows.new_zeros(kept, rows.shape[-1]).index_add_(0, bucket, rows * sign.to(rows.dtype))
-
-
-ESTIMATES = {"tokens": tokens, "sketch": sketch}
-
-
-class EstimatedLinear(torch.autograd.Function):
-    """As `rlrr.kernel.rescaled_linear`, with the vectors' gradient from the rows that `rows` gives."""
+    Every row is added, with a random sign, into one of m; the buckets are of equal size, which is a little better than
+    drawing one for each row.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Rows, weight: Tensor, bias: Tensor, *vectors: Tensor) -> Tensor:
-        """Keep the rows of x instead of x."""
+    def forward(ctx: Any, x: Tensor, fraction: float, weight: Tensor, bias: Tensor, *vectors: Tensor) -> Tensor:
+        """Keep the sketch of x instead of x."""
         scale_out, scale_in, shift = vectors
+        rows = x.reshape(-1, x.shape[-1])
+        ctx.kept = max(1, round(fraction * len(rows)))
+        bucket = torch.randperm(len(rows)) % ctx.kept
+        sign = torch.randint(2, (len(rows), 1)) * 2 - 1
+        ctx.save_for_backward(_sketch(rows, bucket, sign, ctx.kept), bucket, sign, weight, scale_out, scale_in)
         changed = weight + rescaling(weight, scale_out, scale_in)
-        ctx.rows = rows
-        ctx.save_for_backward(rows(x.reshape(-1, x.shape[-1])), weight, scale_out, scale_in)
         return F.linear(x, changed.to(x.dtype), (bias + shift).to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Exact for the input and the shift."""
-        kept, weight, scale_out, scale_in = ctx.saved_tensors
+        kept, bucket, sign, weight, scale_out, scale_in = ctx.saved_tensors
         changed = (weight + rescaling(weight, scale_out, scale_in)).to(grad.dtype)
         flat = grad.reshape(-1, grad.shape[-1])
-        of_weight = (ctx.rows(flat).mT.contiguous() @ kept).to(scale_out.dtype)
+        of_weight = _sketch(flat, bucket, sign, ctx.kept).mT @ kept
         scales = scale_gradients(of_weight, weight, scale_out, scale_in)
         return grad @ changed, None, None, None, *scales, flat.sum(0).float()
 
 
+def _sketch(rows: Tensor, bucket: Tensor, sign: Tensor, kept: int) -> Tensor:
+    return rows.new_zeros(kept, rows.shape[-1]).index_add_(0, bucket, rows * sign.to(rows.dtype))
+
+
+def sketched(fraction: float, x: Tensor, weight: Tensor, bias: Tensor, *vectors: Tensor, **form: Any) -> Tensor:
+    """A rescaled linear of the method's usual form, by `SketchedLinear`."""
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    with torch.autocast(x.device.type, enabled=False):
+        return SketchedLinear.apply(x, fraction, weight, bias, *vectors)
+
+
+def drawn(fraction: float, *given: Any, **form: Any) -> Tensor:
+    """A rescaled linear with `gradient_tokens`, which the package has."""
+    return rescaled_linear(*given, **form | {"tokens": fraction})
+
+
+ESTIMATES = {"tokens": drawn, "sketch": sketched}
+
+
 @contextmanager
 def estimated(kind: str, fraction: float) -> Iterator[None]:
-    """Let RLRR's linears, inside the block, estimate their vectors' gradients."""
-    exact = layer.rescaled_linear
-
-    def linear(x: Tensor, weight: Tensor, bias: Tensor, *vectors: Tensor, **form: bool) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
-        with torch.autocast(x.device.type, enabled=False):
-            return EstimatedLinear.apply(x, ESTIMATES[kind](x, fraction), weight, bias, *vectors)
-
-    layer.rescaled_linear = linear
-    try:
+    """Let RLRR's linears, inside the block, estimate their scales' gradients."""
+    with patch.object(layer, "rescaled_linear", partial(ESTIMATES[kind], fraction)):
         yield
-    finally:
-        layer.rescaled_linear = exact
 
 
 def variance(output: Path = Path("bench"), batch_size: int = 32, draws: int = 50, threads: int | None = None) -> None:
@@ -242,4 +237,4 @@ def _accuracy_table(runs: list[dict[str, Any]], samples: list[str], cases: list[
 
 
 if __name__ == "__main__":
-    auto_cli([variance, accuracy], as_positional=False)
+    command_line([variance, accuracy])

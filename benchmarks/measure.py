@@ -145,8 +145,8 @@ def write_results(folder: Path, name: str, results: dict[str, Any], table: str) 
         temporary.write_text(f"{head}\n\n{table}\n", encoding="utf-8")
 
 
-def command_line(main: Callable[..., None]) -> None:
-    """Run `main` with arguments from the command line; a mistake of the user's is one line."""
+def command_line(main: Callable[..., None] | list[Callable[..., None]]) -> None:
+    """Run `main`, or that of several that is named, with the command line; a mistake of the user's is one line."""
     try:
         auto_cli(main, as_positional=False)
     except RLRRError as error:

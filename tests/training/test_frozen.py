@@ -59,8 +59,9 @@ def test_rounding_the_frozen_weights_changes_little(recipe, tmp_path):
     exact, rounded = (read_tensors(tmp_path / kind / TENSORS) for kind in ("fp32", "bf16"))
     assert exact.keys() == rounded.keys()
     assert not all(torch.equal(exact[name], rounded[name]) for name in exact)
-    # each weight moves by the learning rate or less in each of the 3 steps, one way or the other
-    assert max(float((exact[name] - rounded[name]).abs().max()) for name in exact) < 6.1e-3
+    # of the classifier, which starts at zero: what was trained is all there is
+    (head,) = (name for name in exact if name.endswith("head.weight"))
+    assert torch.cosine_similarity(exact[head].flatten(), rounded[head].flatten(), dim=0) > 0.9
 
 
 def test_arithmetic_in_fp32_is_refused(recipe, monkeypatch):

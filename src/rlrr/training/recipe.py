@@ -106,9 +106,9 @@ class Recipe:
     gradient_tokens: float = 1.0
     """Share of tokens from which the scales' gradient is estimated, as 0.25: less time and memory; 1 is exact."""
     frozen: Literal["fp32", "bf16"] = "fp32"
-    """Type in which frozen weights are held: bf16 halves their memory and rounds them; it needs precision bf16."""
+    """Type in which frozen weights are held: bf16 halves their memory and rounds them; needs bf16 arithmetic."""
     compile: bool = False
-    """Compile the model: slower to start, faster steps on a GPU."""
+    """Compile the model with torch.compile, which takes a C++ compiler, and minutes before the first step."""
     val_fraction: float = 0.2
     """Share of the training images kept for validation if the data has no such split."""
     train_on: Literal["train", "trainval"] = "train"
