@@ -171,6 +171,14 @@ def test_a_weight_of_several_tiles_is_made_whole(monkeypatch):
             torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("tokens", [[0], [0, 2], []])
+def test_rows_on_which_nothing_depends_are_left_out_of_its_products(tokens):
+    given = arguments("both", 2, 3)
+    ours, autograd = (linear(*given)[:, tokens] for linear in (rescaled_linear, plain))
+    for one, other in zip(gradients(ours, given), gradients(autograd, given), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_the_rescaled_linear_keeps_its_input_alone():
     given = arguments()
     kept = []

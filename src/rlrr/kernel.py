@@ -208,6 +208,18 @@ def _changed_rows(
     return changed.reshape(weight.shape)
 
 
+def _used(grad: Tensor) -> Tensor | None:
+    """The rows of a gradient (rows, out) that are not zero, if they are few; None for all.
+
+    In the last block of a ViT that classifies by its class token nothing depends on the other tokens. It is looked for
+    on a CPU alone, as a GPU would have to be waited for.
+    """
+    if grad.device.type != "cpu" or torch.compiler.is_compiling() or not len(grad) or grad[-1].any():
+        return None
+    used = grad.any(-1).nonzero().flatten()
+    return used if 2 * len(used) <= len(grad) else None
+
+
 class _RescaledLinear(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -239,19 +251,26 @@ class _RescaledLinear(torch.autograd.Function):
         for_x, _, _, _, for_bias, *for_scales, _, _ = ctx.needs_input_grad
         of_x = of_bias = of_out = of_in = None
         with torch.autocast(grad.device.type, enabled=False):
-            if for_x:
-                form = ctx.residual, ctx.multiply_weight
-                of_x = grad @ _changed_weight(weight, scale_out, scale_in, *form, grad.dtype)
             flat = grad.reshape(-1, grad.shape[-1])
             if for_bias:
                 of_bias = flat.sum(0).to(ctx.bias_dtype)
+            used = _used(flat)
+            if for_x:
+                form = ctx.residual, ctx.multiply_weight
+                changed = _changed_weight(weight, scale_out, scale_in, *form, grad.dtype)
+                if used is None:
+                    of_x = grad @ changed
+                else:
+                    of_x = grad.new_zeros(len(flat), weight.shape[1]).index_copy_(0, used, flat[used] @ changed)
+                    of_x = of_x.view(*grad.shape[:-1], -1)
             if any(for_scales):
+                if rows is None and used is not None:
+                    rows, kept = used, kept[used]
                 columns = (flat if rows is None else flat[rows]).mT
                 if columns.device.type == "cpu" and columns.dtype == torch.bfloat16:
                     columns = columns.contiguous()  # or the product takes up to 1.7 times as long
-                of_weight = columns @ kept
                 of_out, of_in = scale_gradients(
-                    of_weight, weight, scale_out, scale_in, multiply_weight=ctx.multiply_weight
+                    columns @ kept, weight, scale_out, scale_in, multiply_weight=ctx.multiply_weight
                 )
         return of_x, None, None, None, of_bias, of_out, of_in, None, None
 
