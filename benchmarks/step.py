@@ -7,7 +7,7 @@ The cases, all of which train the classifier too:
     official   RLRR as the paper's own code computes it, see official_form.py; ratios are to this
     autograd   RLRR by plain autograd over W', in timm's model with its fused attention
     tuner      ours as a tuner in timm's model, with its fused attention
-    rlrr       ours as `rlrr train` has it: in bf16 on a CPU attention is not fused, see `choose_attention`
+    rlrr       ours as `rlrr train` has it: in bf16 on a CPU attention is not fused, see `fastest_attention`
     quarter    ours with `gradient_tokens` 0.25; eighth: with 0.125
     frozen     ours with `frozen` bf16, which makes sense under autocast to bf16 alone
     lora, ia3  PEFT's LoRA of rank 8 and its IA3, on the same linears
@@ -31,6 +31,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
@@ -59,7 +60,7 @@ from tqdm import tqdm
 from rlrr.errors import RLRRError, did_you_mean
 from rlrr.methods import apply_method
 from rlrr.targets import block_linears, classifier_names
-from rlrr.training.attention import choose_attention
+from rlrr.training.attention import fastest_attention
 from rlrr.training.frozen import hold_frozen_in_bf16
 
 CLASSES = 100
@@ -137,14 +138,13 @@ def measure(
     _load_libraries(place, dtype)
     empty = PeakMemory(place)
     network = build(case, model, image_size).to(place)
-    if case in AS_TRAINED:
-        choose_attention(network, precision)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
     images = torch.randn(batch_size, 3, image_size, image_size, device=device)
     labels = torch.randint(CLASSES, (batch_size,), device=device)
     memory = PeakMemory(place)
-    seconds = [_step(network, optimizer, images, labels, dtype) for _ in range(warmup + steps)][warmup:]
+    with fastest_attention(network, precision) if case in AS_TRAINED else nullcontext():
+        seconds = [_step(network, optimizer, images, labels, dtype) for _ in range(warmup + steps)][warmup:]
     return {
         **{part: statistics.median(step[part] for step in seconds) for part in PARTS},
         "peak_mib": memory.above_start(),

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from rlrr.training.attention import choose_attention
+from rlrr.training.attention import fastest_attention
 
 
 @pytest.mark.parametrize(
@@ -12,9 +12,10 @@ from rlrr.training.attention import choose_attention
 )
 def test_attention_is_written_out_in_bf16_on_a_cpu_alone(monkeypatch, precision, on_gpu, fused):
     monkeypatch.setattr("torch.cuda.is_available", lambda: on_gpu)
-    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2)
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2).eval()
     x = torch.randn(2, 3, 32, 32)
-    before = model.eval()(x)
-    choose_attention(model, precision)
-    assert [block.attn.fused_attn for block in model.blocks] == [fused, fused]
-    torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-5)
+    before = model(x)
+    with fastest_attention(model, precision):
+        assert [block.attn.fused_attn for block in model.blocks] == [fused, fused]
+        torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-5)
+    assert [block.attn.fused_attn for block in model.blocks] == [True, True]

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
 
-def choose_attention(model: nn.Module, precision: str) -> None:
-    """Have timm's attention written out where that is faster than PyTorch's fused one: in bf16 on a CPU.
+@contextmanager
+def fastest_attention(model: nn.Module, precision: str) -> Iterator[None]:
+    """Have timm's attention written out, inside the block, where that trains faster than PyTorch's fused one.
 
-    Forward and backward of ViT-B's at 224 pixels then take half the time (docs/performance.md), and it keeps the
-    matrix of attention for the backward pass. Elsewhere, and in transformers' models, nothing is changed.
+    That is in bf16 on a CPU, where the fused one's backward pass takes twice the time of the products
+    (docs/performance.md). Elsewhere, and in transformers' models, nothing is changed.
 
     Args:
         model: Any model; what timm calls `fused_attn` in its modules is switched off.
         precision: What it is trained in.
     """
-    if precision != "bf16" or torch.cuda.is_available():
-        return
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False  # type: ignore[assignment]
+    slow = precision == "bf16" and not torch.cuda.is_available()
+    fused = [module for module in model.modules() if slow and getattr(module, "fused_attn", False)]
+    for module in fused:
+        module.fused_attn = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module in fused:
+            module.fused_attn = True  # type: ignore[assignment]

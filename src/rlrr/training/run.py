@@ -37,7 +37,7 @@ from rlrr.methods import apply_method
 from rlrr.predict import Classifier
 from rlrr.targets import classifier_names
 from rlrr.trainable import check_adapted, parameter_counts
-from rlrr.training.attention import choose_attention
+from rlrr.training.attention import fastest_attention
 from rlrr.training.compiling import compile_model
 from rlrr.training.frozen import hold_frozen_in_bf16
 from rlrr.training.images import TrainingImages, preprocessing, training_images
@@ -104,7 +104,8 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         remove_incomplete(folder / CHECKPOINTS)
         trainer = make_trainer(recipe, folder, model, len(data.classes), images, progress)
         checkpoint = last_checkpoint(folder / CHECKPOINTS)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with fastest_attention(model, resolve_precision(recipe.precision)):  # the test is as `rlrr evaluate` measures
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.keep_average()
         # take mixed precision off again, so that the test is what `rlrr evaluate` will measure
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
@@ -155,7 +156,6 @@ def build(recipe: Recipe, num_classes: int) -> tuple[Backbone, nn.Module]:
     model = apply_method(backbone.model, recipe.method, recipe.rank, recipe.target_modules, **recipe.rlrr_settings())
     if isinstance(model, PeftModel):
         check_adapted(model, torch.zeros(1, *backbone.data_config["input_size"]))
-    choose_attention(model, resolve_precision(recipe.precision))
     if recipe.frozen == "bf16":
         hold_frozen_in_bf16(model, resolve_precision(recipe.precision))
     return backbone, model
