@@ -42,7 +42,7 @@ $(PEFT)/tests: $(VENV)/installed
 # A first look at what a training step costs; `benchmarks/step.py --help` says how to see it all.
 bench: install
 	$(BIN)/python benchmarks/step.py --models [vit_small_patch16_224] --cases [official,rlrr,lora,full] \
-		--precisions [fp32] --repeats 2 --steps 2 --output bench
+		--precisions [fp32] --turns 4 --output bench
 
 clean:
 	rm -rf $(VENV) $(PEFT) demo bench

@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from rlrr import train
 from rlrr.data import load_data
 from rlrr.files import read_json
-from rlrr.kernel import rescaled_linear, rescaling, scale_gradients
+from rlrr.kernel import product_dtype, rescaled_linear, rescaling, scale_gradients
 from rlrr.recipes import load_recipe
 from rlrr.training.images import training_images
 from rlrr.training.run import build
@@ -86,8 +86,7 @@ def _sketch(rows: Tensor, bucket: Tensor, sign: Tensor, kept: int) -> Tensor:
 
 def sketched(fraction: float, x: Tensor, weight: Tensor, bias: Tensor, *vectors: Tensor, **form: Any) -> Tensor:
     """A rescaled linear of the method's usual form, by `SketchedLinear`."""
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
+    x = x.to(product_dtype(x.dtype, x.device))
     with torch.autocast(x.device.type, enabled=False):
         return SketchedLinear.apply(x, fraction, weight, bias, *vectors)
 

@@ -32,18 +32,27 @@ from typing import Any, Literal
 import timm
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from measure import choose_device, command_line, machine, markdown_table, spread, synchronize, write_results
+from measure import (
+    PRECISIONS,
+    check_model,
+    choose_device,
+    command_line,
+    machine,
+    markdown_table,
+    spread,
+    synchronize,
+    write_results,
+)
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from rlrr import RLRRConfig
-from rlrr.errors import RLRRError, did_you_mean
+from rlrr.errors import RLRRError
 from rlrr.targets import block_linears, classifier_names
 
 CLASSES = 100
 REFERENCE = ("merged", None)
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 ALONE = "alone"  # the adapter of the cases with one, which no other case runs
 
 
@@ -177,8 +186,7 @@ def main(
         threads: Threads of torch; None for torch's own choice.
         output: Folder of inference.json and inference.md.
     """
-    if not timm.is_model(model):
-        raise RLRRError(f"timm has no model {model!r}.{did_you_mean(model, timm.list_models())}", usage=True)
+    check_model(model)
     if not adapters or max(adapters) > batch_size:
         raise RLRRError(
             f"{max(adapters, default=0)} adapters cannot share {batch_size} images: give numbers up to batch_size.",

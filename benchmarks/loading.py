@@ -40,7 +40,16 @@ import numpy as np
 import timm
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from measure import choose_device, command_line, machine, markdown_table, spread, synchronize, write_results
+from measure import (
+    check_model,
+    choose_device,
+    command_line,
+    machine,
+    markdown_table,
+    spread,
+    synchronize,
+    write_results,
+)
 from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -49,7 +58,6 @@ from tqdm import tqdm
 from rlrr.data import PreparedImages, Split, prepare_split
 from rlrr.data.cache import FOLDER, LIMIT, CachedImages, open_images, place
 from rlrr.data.pipeline import flip, preparation
-from rlrr.errors import RLRRError, did_you_mean
 from rlrr.methods import apply_method
 from rlrr.training.trainer import resolve_precision
 
@@ -157,8 +165,7 @@ def main(
         threads: Threads of torch; None for torch's own choice.
         output: Folder of loading.json and loading.md.
     """
-    if not timm.is_model(model):
-        raise RLRRError(f"timm has no model {model!r}.{did_you_mean(model, timm.list_models())}", usage=True)
+    check_model(model)
     if threads:
         torch.set_num_threads(threads)
     where, about = choose_device(device), machine()

@@ -22,13 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import timm
 import torch
 from jsonargparse import auto_cli
 
 from rlrr.adapters import library_versions
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, did_you_mean
 from rlrr.files import atomic, write_json
 from rlrr.training.memory import forget_peak
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}  # what autocast takes
 
 _PROCESS = Path("/proc/self/status")  # of Linux
 
@@ -105,6 +108,16 @@ def synchronize(device: torch.device) -> None:
     """Wait for what the GPU still has to do, so that a clock read now tells the truth."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def check_model(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        RLRRError: naming the nearest one.
+    """
+    if not timm.is_model(name):
+        raise RLRRError(f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}", usage=True)
 
 
 def choose_device(name: str | None = None) -> str:

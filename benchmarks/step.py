@@ -15,20 +15,20 @@ The cases, all of which train the classifier too:
     linear     the classifier alone
     bound      frozen linears through which gradients flow to the patch embedding's bias: two products each
 
-Each measurement has a process of its own, with random weights and one batch of random images. Cases take turns (all
-of them once, then all once more), so that a machine that slows down does so for all of them; a ratio is between two
-cases of the same turn. A process takes a few steps to warm up and gives the median of the steps that follow. A step
-ends with AdamW; bf16 is autocast.
+Times are measured in one process with random weights and one batch of random images, where the cases take turns step
+by step: a machine that slows down does so for all of them, and a ratio is between two steps of the same turn. The first
+turns warm up and do not count. A step ends with AdamW; bf16 is autocast. All cases are in memory at once: for large
+models name fewer.
 
-Peak memory is above what is in use once model and optimiser exist: gradients and the moments of AdamW, which come
-with the first step, count; the model does not. On the CPU it is resident memory, see `measure.PeakMemory`.
+Peak memory is measured in a process for each case, above what is in use once model and optimiser exist: gradients and
+the moments of AdamW, which come with the first step, count; the model does not. On the CPU it is resident memory, see
+`measure.PeakMemory`.
 
 Prints a table, and writes it with all numbers to step.md and step.json in the output folder.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -41,7 +41,9 @@ import timm
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from measure import (
+    PRECISIONS,
     PeakMemory,
+    check_model,
     choose_device,
     command_line,
     in_new_process,
@@ -64,9 +66,8 @@ from rlrr.training.attention import fastest_attention
 from rlrr.training.frozen import hold_frozen_in_bf16
 
 CLASSES = 100
-SETTING = ("model", "batch_size", "precision", "case")
+SETTING = ("model", "batch_size", "precision")
 PARTS = ("forward", "backward", "optimiser", "step")
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
 def _ia3(model: nn.Module) -> nn.Module:
@@ -114,43 +115,83 @@ def build(case: str, model: str, image_size: int) -> nn.Module:
     return CASES[case](timm.create_model(model, num_classes=CLASSES, img_size=image_size)).train()
 
 
-def measure(
+class Training:
+    """A case's model with its optimiser, ready to take steps."""
+
+    def __init__(self, case: str, model: str, image_size: int, precision: str, device: torch.device) -> None:
+        self.network = build(case, model, image_size).to(device)
+        self.trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4)
+        self.precision = precision
+        self.as_trained = case in AS_TRAINED
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        """Seconds by `PARTS`. It holds nothing when it returns."""
+        with fastest_attention(self.network, self.precision) if self.as_trained else nullcontext():
+            return _step(self.network, self.optimizer, images, labels, PRECISIONS[self.precision])
+
+
+def batch(size: int, image_size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random images and labels."""
+    images = torch.randn(size, 3, image_size, image_size, device=device)
+    return images, torch.randint(CLASSES, (size,), device=device)
+
+
+def measure_times(
     model: str,
     batch_size: int,
     precision: str,
-    case: str,
+    cases: Sequence[str],
     *,
     image_size: int,
-    steps: int,
+    turns: int,
     warmup: int,
     device: str,
     threads: int | None,
-) -> dict[str, Any]:
-    """Train for some steps in this process.
+) -> dict[str, list[dict[str, float]]]:
+    """Let the cases take turns in this process.
 
     Returns:
-        Seconds by `PARTS`, the median of the steps, and all of them in `steps`; `peak_mib` above the model; `model_mib`
-        (in RSS, with the pages of code that making it needed); the number of `trained` parameters.
+        For each case and turn the seconds by `PARTS`.
     """
     if threads:
         torch.set_num_threads(threads)
-    place, dtype = torch.device(device), PRECISIONS[precision]
-    _load_libraries(place, dtype)
+    place = torch.device(device)
+    data = batch(batch_size, image_size, place)
+    trainings = {case: Training(case, model, image_size, precision, place) for case in cases}
+    for _ in range(warmup):
+        for training in trainings.values():
+            training.step(*data)
+    seconds: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
+    for _ in tqdm(range(turns), unit="turn", desc=f"{model}, {batch_size} images, {precision}"):
+        for case, training in trainings.items():
+            seconds[case].append(training.step(*data))
+    return seconds
+
+
+def measure_memory(
+    model: str, batch_size: int, precision: str, case: str, *, image_size: int, device: str, threads: int | None
+) -> dict[str, Any]:
+    """Take three steps in this process.
+
+    Returns:
+        `peak_mib` above the model; `model_mib` (in RSS, with the pages of code that making it needed); the number of
+        `trained` parameters.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    place = torch.device(device)
+    _load_libraries(place, PRECISIONS[precision])
     empty = PeakMemory(place)
-    network = build(case, model, image_size).to(place)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4)
-    images = torch.randn(batch_size, 3, image_size, image_size, device=device)
-    labels = torch.randint(CLASSES, (batch_size,), device=device)
+    training = Training(case, model, image_size, precision, place)
+    data = batch(batch_size, image_size, place)
     memory = PeakMemory(place)
-    with fastest_attention(network, precision) if case in AS_TRAINED else nullcontext():
-        seconds = [_step(network, optimizer, images, labels, dtype) for _ in range(warmup + steps)][warmup:]
+    for _ in range(3):
+        training.step(*data)
     return {
-        **{part: statistics.median(step[part] for step in seconds) for part in PARTS},
         "peak_mib": memory.above_start(),
         "model_mib": memory.start - empty.start,
-        "trained": sum(parameter.numel() for parameter in trained),
-        "steps": seconds,
+        "trained": sum(parameter.numel() for parameter in training.trained),
     }
 
 
@@ -161,7 +202,6 @@ def _step(
     labels: torch.Tensor,
     dtype: torch.dtype | None,
 ) -> dict[str, float]:
-    """Seconds of one step, by `PARTS`. It holds nothing when it returns."""
     clock = [_now(images.device)]
     with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
         loss = F.cross_entropy(network(images), labels)
@@ -188,25 +228,24 @@ def _load_libraries(device: torch.device, dtype: torch.dtype | None) -> None:
 
 
 def summary(runs: Sequence[dict[str, Any]]) -> str:
-    """The table of runs, each what `measure` returns with its turn, model, batch_size, precision and case."""
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for run in runs:
-        groups.setdefault(tuple(str(run[name]) for name in SETTING), []).append(run)
+    """The table of runs, each with its `SETTING`, `seconds` (of `measure_times`) and what `measure_memory` returns."""
+    references = {_setting(run): run for run in runs if run["case"] == REFERENCE}
     rows = []
-    for setting, turns in groups.items():
-        times = [spread([1000 * run[part] for run in turns]) for part in PARTS]
-        memory = spread([run["peak_mib"] for run in turns])
-        ratios = [_ratio(turns, groups.get((*setting[:-1], REFERENCE), []), name) for name in ("step", "peak_mib")]
-        rows.append([*setting, *times, ratios[0], memory, ratios[1]])
+    for run in runs:
+        times = [spread([1000 * turn[part] for turn in run["seconds"]]) for part in PARTS]
+        ratios = ["-", "-"]
+        if reference := references.get(_setting(run)):
+            pairs = zip(run["seconds"], reference["seconds"], strict=True)
+            ratios = [spread([ours["step"] / theirs["step"] for ours, theirs in pairs])]
+            ratios.append(spread([run["peak_mib"] / reference["peak_mib"]]))
+        rows.append([*map(str, _setting(run)), run["case"], *times, ratios[0], spread([run["peak_mib"]]), ratios[1]])
     columns = [f"{part}, ms" for part in PARTS]
-    columns = ["model", "batch", "precision", "case", *columns, "step ratio", "peak memory, MiB", "memory ratio"]
+    columns = [*SETTING, "case", *columns, "step ratio", "peak memory, MiB", "memory ratio"]
     return markdown_table(columns, rows)
 
 
-def _ratio(turns: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]], name: str) -> str:
-    """To the reference in the same turn; a dash if it was not measured."""
-    theirs = {run["turn"]: run[name] for run in reference}
-    return spread([run[name] / theirs[run["turn"]] for run in turns if run["turn"] in theirs]) if theirs else "-"
+def _setting(run: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(run[name] for name in SETTING)
 
 
 def main(
@@ -214,24 +253,22 @@ def main(
     batch_sizes: Sequence[PositiveInt] = (8,),
     precisions: Sequence[Literal["fp32", "bf16"]] = ("fp32", "bf16"),
     cases: Sequence[str] = tuple(CASES),
-    repeats: PositiveInt = 3,
-    steps: PositiveInt = 3,
+    turns: PositiveInt = 8,
     warmup: NonNegativeInt = 1,
     image_size: PositiveInt = 224,
     device: Literal["cpu", "cuda"] | None = None,
     threads: PositiveInt | None = None,
     output: Path = Path("bench"),
 ) -> None:
-    """Measure all cases in turns.
+    """Measure all cases.
 
     Args:
         models: timm names of ViTs; their weights are random.
         batch_sizes: Images in a batch.
         precisions: fp32, or bf16 for autocast.
         cases: What is compared; ratios are to the official form.
-        repeats: Turns.
-        steps: Steps that are timed in each turn.
-        warmup: Steps before them.
+        turns: Steps of each case that are timed.
+        warmup: Steps of each before them.
         image_size: Height and width in pixels.
         device: None takes the GPU if there is one.
         threads: Threads of torch; None for torch's own choice.
@@ -239,18 +276,18 @@ def main(
     """
     if unknown := [case for case in cases if case not in CASES]:
         raise RLRRError(f"There is no case {unknown[0]!r}.{did_you_mean(unknown[0], CASES)}", usage=True)
-    if unknown := [model for model in models if not timm.is_model(model)]:
-        raise RLRRError(f"timm has no model {unknown[0]!r}.{did_you_mean(unknown[0], timm.list_models())}", usage=True)
+    for model in models:
+        check_model(model)
     if threads:
         torch.set_num_threads(threads)
-    options = {"image_size": image_size, "steps": steps, "warmup": warmup, "threads": threads}
-    options["device"] = choose_device(device)
+    options = {"image_size": image_size, "device": choose_device(device), "threads": threads}
     runs: list[dict[str, Any]] = []
-    settings = [s for s in product(models, batch_sizes, precisions, cases) if s[2:] != ("fp32", "frozen")]
-    for turn, setting in tqdm(list(product(range(repeats), settings)), unit="run"):
-        model, batch_size, precision, case = setting
-        run = in_new_process(partial(measure, **options), model, batch_size, precision, case)
-        runs.append({"turn": turn, **dict(zip(SETTING, setting, strict=True)), **run})
+    for setting in product(models, batch_sizes, precisions):
+        here = [case for case in cases if (case, setting[-1]) != ("frozen", "fp32")]
+        timed = in_new_process(partial(measure_times, turns=turns, warmup=warmup, **options), *setting, here)
+        for case in here:
+            memory = in_new_process(partial(measure_memory, **options), *setting, case)
+            runs.append({**dict(zip(SETTING, setting, strict=True)), "case": case, "seconds": timed[case], **memory})
         table = summary(runs)
         # each time, so that a run that is stopped leaves what it has
         write_results(output, "step", {"machine": machine(), "options": options, "runs": runs}, table)

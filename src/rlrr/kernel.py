@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_TILE = 128  # rows of a weight: 0.4 MB of 768 columns
+_TILE = 2**18  # numbers of a weight: 1 MB of float32
 
 
 def scale_matrix(scale_out: Tensor | None, scale_in: Tensor | None) -> Tensor:
@@ -136,15 +136,20 @@ def rescaled_linear(
     Returns:
         (..., out), in the dtype of the product, as is the gradient of W' before it is reduced in the vectors' own.
     """
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        x = x.to(torch.get_autocast_dtype(device))
+    x = x.to(product_dtype(x.dtype, x.device))
     added = shift if bias is None else bias if shift is None else bias + shift
     kept, rows = x.detach().reshape(-1, x.shape[-1]), None
     if tokens < 1 and x.ndim > 2:
         rows, weights = sample_rows(x.shape[:-1], tokens, x.device)
         kept = (kept[rows] * weights).to(kept.dtype)
     return _RescaledLinear.apply(x, kept, rows, weight, added, scale_out, scale_in, residual, multiply_weight)
+
+
+def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """What `F.linear` multiplies in where tensors are of `dtype`: under autocast in its, unless they are double."""
+    if torch.is_autocast_enabled(device.type) and dtype != torch.float64:
+        return torch.get_autocast_dtype(device.type)
+    return dtype
 
 
 def sample_rows(shape: Sequence[int], share: float, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
@@ -181,31 +186,36 @@ def _changed_weight(
     dtype: torch.dtype,
 ) -> Tensor:
     """W' in a dtype, in as few passes over memory as there can be without a kernel of our own; not for autograd."""
-    if weight.device.type != "cpu" or torch.compiler.is_compiling():
-        return _changed_rows(weight, scale_out, scale_in, residual, multiply_weight).to(dtype)
-    changed = torch.empty_like(weight, dtype=dtype)
-    sets = [None] if scale_in is None else scale_in.view(-1, *scale_in.shape[-2:])
-    block = len(weight) // len(sets)
-    for number, vectors in enumerate(sets):
-        for start in range(number * block, (number + 1) * block, _TILE):  # which stays in the processor's cache
-            rows = slice(start, min(start + _TILE, (number + 1) * block))
-            of_rows = None if scale_out is None else scale_out[rows]
-            changed[rows] = _changed_rows(weight[rows], of_rows, vectors, residual, multiply_weight)
-    return changed
-
-
-def _changed_rows(
-    weight: Tensor, scale_out: Tensor | None, scale_in: Tensor | None, residual: bool, multiply_weight: bool
-) -> Tensor:
+    in_tiles = weight.device.type == "cpu" and not torch.compiler.is_compiling() and multiply_weight
+    if scale_out is not None and scale_in is not None and in_tiles:
+        return _changed_in_tiles(weight, scale_out, scale_in, residual, dtype)
     scale = scale_matrix(scale_out, scale_in)
     scale = scale.to(torch.promote_types(weight.dtype, scale.dtype))
     blocked = weight.view(len(scale), -1, weight.shape[-1])
     if not multiply_weight:
         changed = scale + blocked if residual else scale.expand_as(blocked)
     else:
-        scale = scale.add_(1) if residual else scale
-        changed = scale.mul_(blocked) if scale.shape == blocked.shape else scale * blocked
-    return changed.reshape(weight.shape)
+        changed = (scale.add_(1) if residual else scale) * blocked
+    return changed.reshape(weight.shape).to(dtype)
+
+
+def _changed_in_tiles(
+    weight: Tensor, scale_out: Tensor, scale_in: Tensor, residual: bool, dtype: torch.dtype
+) -> Tensor:
+    """The same where both sides are rescaled, tile by tile, so that S never leaves the processor's cache."""
+    exact = torch.promote_types(weight.dtype, scale_out.dtype)
+    scale_out, scale_in = scale_out.to(exact), scale_in.to(exact).view(-1, *scale_in.shape[-2:])
+    if residual:  # 1 + S is the product of the vectors and one more pair, of ones
+        scale_out, scale_in = F.pad(scale_out, (0, 1), value=1), F.pad(scale_in, (0, 0, 0, 1), value=1)
+    changed = torch.empty_like(weight, dtype=dtype)
+    tile = max(1, _TILE // weight.shape[1])
+    scale = torch.empty(tile, weight.shape[1], dtype=exact)
+    blocks = (tensor.view(len(scale_in), -1, tensor.shape[-1]) for tensor in (scale_out, weight, changed))
+    for *of_block, vectors in zip(*blocks, scale_in, strict=True):
+        for of_rows, rows, its in zip(*(tensor.split(tile) for tensor in of_block), strict=True):
+            torch.mm(of_rows, vectors, out=scale[: len(rows)])
+            torch.mul(scale[: len(rows)], rows, out=its)
+    return changed
 
 
 def _used(grad: Tensor) -> Tensor | None:

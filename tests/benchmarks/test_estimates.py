@@ -1,8 +1,6 @@
 """Both estimates of the scales' gradient, in an adapted layer: right in the mean, and not exact."""
 
-import importlib
 from collections import OrderedDict
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +11,8 @@ from rlrr import RLRRConfig
 
 
 @pytest.fixture
-def estimates(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    return importlib.import_module("estimates")
+def estimates(script):
+    return script("estimates")
 
 
 @pytest.mark.parametrize("kind", ["tokens", "sketch"])

@@ -2,9 +2,7 @@
 
 # ruff: noqa: RUF001 - spreads have a dash
 
-import importlib
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +13,8 @@ MODEL, SIZE = "vit_tiny_patch16_224", 32
 
 
 @pytest.fixture
-def inference(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    return importlib.import_module("inference")
+def inference(script):
+    return script("inference")
 
 
 @pytest.mark.parametrize("config", ["rlrr_config", "lora_config"])

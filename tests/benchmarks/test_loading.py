@@ -1,8 +1,6 @@
 """The benchmark of loading: every way gives all images of an epoch once, and every case comes into the table."""
 
-import importlib
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,11 +14,10 @@ NORMALIZATION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
 @pytest.fixture
-def loading(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+def loading(script, monkeypatch, tmp_path):
     monkeypatch.setenv("RLRR_CACHE", str(tmp_path))
     monkeypatch.setenv("RLRR_CACHE_GIB", "1")
-    return importlib.import_module("loading")
+    return script("loading")
 
 
 def test_every_way_gives_each_image_once(loading, tmp_path):

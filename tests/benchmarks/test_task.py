@@ -1,6 +1,5 @@
 """The benchmark of a whole task: its data are a task, its procedures do what they say, and its clock adds up."""
 
-import importlib
 import time
 from pathlib import Path
 
@@ -10,13 +9,10 @@ import torch
 from rlrr.data import load_data
 from rlrr.training.trainer import ClassificationTrainer
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def task(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("task")
+def task(script):
+    return script("task")
 
 
 @pytest.fixture

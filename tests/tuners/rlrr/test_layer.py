@@ -539,3 +539,13 @@ def test_gradients_are_estimated_in_training_alone():
             found[tokens, mode] = model.base_model.model.qkv.rlrr_scale_in["default"].grad.clone()
     assert torch.equal(found[1.0, False], found[0.2, False])
     assert not torch.equal(found[1.0, True], found[0.2, True])
+
+
+def test_the_weight_is_made_in_the_vectors_dtype_under_autocast_even_of_tensors_whose_changes_are_not_counted():
+    base = nn.Linear(IN, OUT)
+    counted = adapted(copy.deepcopy(base), rank=3)
+    x = torch.randn(2, IN)
+    with torch.inference_mode():
+        uncounted = adapted(copy.deepcopy(base), rank=3)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(uncounted(x), counted(x))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlrr.errors import RLRRError
-from rlrr.kernel import rescaled_linear, rescaled_linear_by_row, rescaling
+from rlrr.kernel import product_dtype, rescaled_linear, rescaled_linear_by_row, rescaling
 from rlrr.tuners.rlrr import init
 from rlrr.tuners.rlrr.config import RLRRConfig
 
@@ -170,22 +170,25 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
         """Run the base layer under these adapters, whose weight is kept for the next time if nothing is trained."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.call_anew(x, adapter_names)
-        return self.call_base(x, *self._remembered(adapter_names))
+        return self.call_base(x, *self._remembered(adapter_names, x.device))
 
     def call_anew(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:
         """Run the base layer under these adapters with a weight made for this call."""
-        with torch.autocast(x.device.type, enabled=False):  # the vectors' own dtype, as promised above
-            weight, bias = self.effective(adapter_names)
-        return self.call_base(x, weight, bias)
+        return self.call_base(x, *self._made(adapter_names, x.device))
 
     def train(self, mode: bool = True) -> Self:
         """As any module; what is kept of weights is given up."""
         self._built = None
         return super().train(mode)
 
+    def _made(self, adapter_names: Sequence[str], device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+        """What `effective` gives, in the vectors' own dtype, as promised above, under autocast too."""
+        with torch.autocast(device.type, enabled=False):
+            return self.effective(adapter_names)
+
     @torch.no_grad()
-    def _remembered(self, adapter_names: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:
-        """What `effective` gives, made again only if a tensor that goes into it has changed since.
+    def _remembered(self, adapter_names: Sequence[str], device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+        """What `_made` gives, made again only if a tensor that goes into it has changed since.
 
         A change made through `.data` is one that torch does not count: `eval()` after it makes all weights anew.
         """
@@ -193,12 +196,11 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
         for name in self.adapter_layer_names:
             tensors += self._vectors(name, adapter_names)
         if any(tensor.is_inference() for tensor in tensors):  # whose changes are not counted
-            return self.effective(adapter_names)
+            return self._made(adapter_names, device)
         state = list(adapter_names), [(tensor.data_ptr(), tensor._version) for tensor in tensors]
         if self._built is None or self._built[0] != state:
-            with torch.autocast(tensors[0].device.type, enabled=False):
-                # the tensors are held so that no other one comes to stand at their address
-                made = self.effective(adapter_names)
+            made = self._made(adapter_names, device)
+            # the tensors are held so that no other one comes to stand at their address
             self._built = state, made, [tensor.detach() for tensor in tensors]
             return made
         return self._built[1]
@@ -334,7 +336,7 @@ class Linear(Rescaled):
         return F.linear(x, weight, bias)
 
     def separates(self, x: Tensor, adapters: int) -> bool:  # noqa: D102
-        quick = x.device.type != "cpu" or self._dtype(x).itemsize < 4
+        quick = x.device.type != "cpu" or product_dtype(self.frozen[0].dtype, x.device).itemsize < 4
         return x.numel() // x.shape[-1] >= adapters * (
             TOKENS_WHERE_PRODUCTS_ARE_QUICK if quick else TOKENS_FOR_OWN_WEIGHT
         )
@@ -359,7 +361,7 @@ class Linear(Rescaled):
     def call_together(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:  # noqa: D102
         config = self.configs[adapter_names[0]]
         weight, bias = self.frozen
-        dtype = self._dtype(x)
+        dtype = product_dtype(weight.dtype, x.device)
         scale_out, scale_in, shift = self._stacked(adapter_names)
         if shift is not None:
             bias = shift if bias is None else bias + shift
@@ -368,11 +370,6 @@ class Linear(Rescaled):
         with torch.autocast(x.device.type, enabled=False):
             result = rescaled_linear_by_row(*tensors, residual=config.residual, multiply_weight=config.multiply_weight)
         return result.flatten(0, 1)
-
-    def _dtype(self, x: Tensor) -> torch.dtype:
-        """That of a product."""
-        device = x.device.type
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.frozen[0].dtype
 
 
 class Affine(RLRRLayer):
