@@ -9,6 +9,7 @@ The cases, all of which train the classifier too:
     tuner      ours as a tuner in timm's model, with its fused attention
     rlrr       ours as `rlrr train` has it: in bf16 on a CPU attention is not fused, see `fastest_attention`
     quarter    ours with `gradient_tokens` 0.25; eighth: with 0.125
+    light      eighth with timm's fused attention, as `tuner` has it
     frozen     ours with `frozen` bf16, which makes sense under autocast to bf16 alone
     lora, ia3  PEFT's LoRA of rank 8 and its IA3, on the same linears
     full       full fine-tuning
@@ -98,6 +99,7 @@ CASES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "rlrr": lambda model: apply_method(model, "rlrr"),
     "quarter": lambda model: apply_method(model, "rlrr", gradient_tokens=0.25),
     "eighth": lambda model: apply_method(model, "rlrr", gradient_tokens=0.125),
+    "light": lambda model: apply_method(model, "rlrr", gradient_tokens=0.125),
     "frozen": _frozen,
     "lora": lambda model: apply_method(model, "lora", 8),
     "ia3": _ia3,

@@ -66,6 +66,54 @@ def rescaling(
     return update if residual else update - weight
 
 
+@torch.no_grad()
+def rescaling_norm(
+    weight: Tensor,
+    scale_out: Tensor | None,
+    scale_in: Tensor | None,
+    *,
+    residual: bool = True,
+    multiply_weight: bool = True,
+) -> float:
+    """The Frobenius norm of `rescaling`, `‖W' - W‖`, in float64 and without making it.
+
+    With S the sum of terms `l_k r_kᵀ`, `‖S ⊙ W‖² = Σ_kl (l_k ⊙ l_l)ᵀ (W ⊙ W) (r_k ⊙ r_l)`: O(r² out in) operations, on
+    one tile of the weight after the other.
+
+    Args:
+        weight: (out, in), frozen, of any dtype.
+        scale_out: (out, r) or None.
+        scale_in: (r, in), (blocks, r, in) or None.
+        residual: as in `rescaling`.
+        multiply_weight: as in `rescaling`.
+    """
+    if scale_out is None:
+        assert scale_in is not None, "one of the two sides is rescaled"
+        scale_out, scale_in = scale_in.new_ones(len(weight), 1), scale_in.sum(-2, True, dtype=torch.float64)
+    elif scale_in is None:
+        scale_out, scale_in = scale_out.sum(-1, True, dtype=torch.float64), scale_out.new_ones(1, weight.shape[1])
+    scale_out, scale_in = scale_out.double(), scale_in.double().view(-1, *scale_in.shape[-2:])
+    if multiply_weight and not residual:  # S - 1 is a sum of one term more
+        scale_out, scale_in = F.pad(scale_out, (0, 1), value=-1), F.pad(scale_in, (0, 0, 0, 1), value=1)
+    square, tile = scale_out.new_zeros(()), max(1, _TILE // weight.shape[1])
+    blocks = (tensor.view(len(scale_in), -1, tensor.shape[-1]) for tensor in (scale_out, weight))
+    for *of_block, right in zip(*blocks, scale_in, strict=True):
+        for of_rows, rows in zip(*(tensor.split(tile) for tensor in of_block), strict=True):
+            left, exact = of_rows.mT, rows.double()
+            if multiply_weight:
+                square += (_products(left) @ exact.square() * _products(right)).sum()
+            else:
+                square += ((left @ left.mT) * (right @ right.mT)).sum()
+            if not (residual or multiply_weight):  # ‖S - W‖²
+                square += exact.square().sum() - 2 * (left @ exact * right).sum()
+    return square.clamp_min(0).sqrt().item()
+
+
+def _products(terms: Tensor) -> Tensor:
+    """Of each two rows, and of each with itself, element by element: (r, n) to (r², n)."""
+    return (terms[:, None] * terms).flatten(0, 1)
+
+
 def scale_gradients(
     gradient: Tensor,
     weight: Tensor,
@@ -193,7 +241,7 @@ def _changed_weight(
     scale = scale.to(torch.promote_types(weight.dtype, scale.dtype))
     blocked = weight.view(len(scale), -1, weight.shape[-1])
     if not multiply_weight:
-        changed = scale + blocked if residual else scale.expand_as(blocked)
+        changed = scale + blocked if residual else scale.expand_as(blocked).contiguous()
     else:
         changed = (scale.add_(1) if residual else scale) * blocked
     return changed.reshape(weight.shape).to(dtype)
@@ -259,7 +307,7 @@ class _RescaledLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kept, rows, weight, scale_out, scale_in = ctx.saved_tensors
         for_x, _, _, _, for_bias, *for_scales, _, _ = ctx.needs_input_grad
-        of_x = of_bias = of_out = of_in = None
+        of_x = of_bias = of_out = of_in = changed = None
         with torch.autocast(grad.device.type, enabled=False):
             flat = grad.reshape(-1, grad.shape[-1])
             if for_bias:
@@ -279,8 +327,9 @@ class _RescaledLinear(torch.autograd.Function):
                 columns = (flat if rows is None else flat[rows]).mT
                 if columns.device.type == "cpu" and columns.dtype == torch.bfloat16:
                     columns = columns.contiguous()  # or the product takes up to 1.7 times as long
+                of_weight = torch.mm(columns, kept, out=changed)  # W' is done with: its memory serves again
                 of_out, of_in = scale_gradients(
-                    columns @ kept, weight, scale_out, scale_in, multiply_weight=ctx.multiply_weight
+                    of_weight, weight, scale_out, scale_in, multiply_weight=ctx.multiply_weight
                 )
         return of_x, None, None, None, of_bias, of_out, of_in, None, None
 
