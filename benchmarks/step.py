@@ -17,9 +17,10 @@ The cases, all of which train the classifier too:
     bound      frozen linears through which gradients flow to the patch embedding's bias: two products each
 
 Times are measured in one process with random weights and one batch of random images, where the cases take turns step
-by step: a machine that slows down does so for all of them, and a ratio is between two steps of the same turn. The first
-turns warm up and do not count. A step ends with AdamW; bf16 is autocast. All cases are in memory at once: for large
-models name fewer.
+by step, in an order drawn anew each time: a machine that slows down does so for all of them, and a ratio is between two
+steps of the same turn. What disturbs a step makes it longer and never shorter, so that the ratio of the fastest steps
+is the least disturbed. The first turns warm up and do not count. A step ends with AdamW; bf16 is autocast. All cases
+are in memory at once: for large models name fewer.
 
 Peak memory is measured in a process for each case, above what is in use once model and optimiser exist: gradients and
 the moments of AdamW, which come with the first step, count; the model does not. On the CPU it is resident memory, see
@@ -30,6 +31,7 @@ Prints a table, and writes it with all numbers to step.md and step.json in the o
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -159,6 +161,7 @@ def measure_times(
     if threads:
         torch.set_num_threads(threads)
     place = torch.device(device)
+    random.seed(0)
     data = batch(batch_size, image_size, place)
     trainings = {case: Training(case, model, image_size, precision, place) for case in cases}
     for _ in range(warmup):
@@ -166,8 +169,8 @@ def measure_times(
             training.step(*data)
     seconds: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
     for _ in tqdm(range(turns), unit="turn", desc=f"{model}, {batch_size} images, {precision}"):
-        for case, training in trainings.items():
-            seconds[case].append(training.step(*data))
+        for case in random.sample(cases, len(cases)):  # what a case leaves behind does not always meet the same one
+            seconds[case].append(trainings[case].step(*data))
     return seconds
 
 
@@ -235,14 +238,17 @@ def summary(runs: Sequence[dict[str, Any]]) -> str:
     rows = []
     for run in runs:
         times = [spread([1000 * turn[part] for turn in run["seconds"]]) for part in PARTS]
-        ratios = ["-", "-"]
+        ratios = ["-", "-", "-"]
         if reference := references.get(_setting(run)):
-            pairs = zip(run["seconds"], reference["seconds"], strict=True)
-            ratios = [spread([ours["step"] / theirs["step"] for ours, theirs in pairs])]
-            ratios.append(spread([run["peak_mib"] / reference["peak_mib"]]))
-        rows.append([*map(str, _setting(run)), run["case"], *times, ratios[0], spread([run["peak_mib"]]), ratios[1]])
+            ours, theirs = ([turn["step"] for turn in its["seconds"]] for its in (run, reference))
+            ratios = [
+                spread([one / other for one, other in zip(ours, theirs, strict=True)]),
+                spread([min(ours) / min(theirs)]),
+                spread([run["peak_mib"] / reference["peak_mib"]]),
+            ]
+        rows.append([*map(str, _setting(run)), run["case"], *times, *ratios[:2], spread([run["peak_mib"]]), ratios[2]])
     columns = [f"{part}, ms" for part in PARTS]
-    columns = [*SETTING, "case", *columns, "step ratio", "peak memory, MiB", "memory ratio"]
+    columns = [*SETTING, "case", *columns, "step ratio", "of the fastest", "peak memory, MiB", "memory ratio"]
     return markdown_table(columns, rows)
 
 
