@@ -1,6 +1,7 @@
 """The formulas against themselves written out number by number, and their gradients against finite differences."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from rlrr.kernel import (
     rescaled_linear,
     rescaled_linear_by_row,
     rescaling,
+    rescaling_norm,
     sample_rows,
     scale_matrix,
 )
@@ -62,6 +64,29 @@ def test_the_rescaled_weight_is_the_formula_of_the_paper(weight, sides, rank, bl
     pair = vectors(sides, rank, blocks)
     changed = weight + rescaling(weight, *pair, residual=residual, multiply_weight=multiply)
     torch.testing.assert_close(changed, changed_weight(weight, *pair, residual, multiply))
+
+
+@pytest.mark.parametrize("tile", [2, 2**18])
+@every_form
+def test_the_norm_of_the_change_is_that_of_the_dense_one(
+    weight, sides, rank, blocks, residual, multiply, tile, monkeypatch
+):
+    monkeypatch.setattr("rlrr.kernel._TILE", tile)
+    pair = vectors(sides, rank, blocks)
+    dense = (changed_weight(weight, *pair, residual, multiply) - weight).norm().item()
+    assert rescaling_norm(weight, *pair, residual=residual, multiply_weight=multiply) == pytest.approx(dense, rel=1e-12)
+
+
+def test_the_norm_of_the_change_is_exact_for_weights_and_vectors_of_less_precision(weight):
+    halved, (scale_out, scale_in) = weight.bfloat16(), (vector.float() for vector in vectors("both", 3, 3))
+    dense = rescaling(halved.double(), scale_out.double(), scale_in.double()).norm().item()
+    assert rescaling_norm(halved, scale_out, scale_in) == pytest.approx(dense, rel=1e-12)
+
+
+def test_the_norm_of_no_change_is_zero_and_of_one_that_is_not_finite_not_a_number(weight):
+    scale_out, scale_in = vectors("both", 1, 1)
+    assert rescaling_norm(weight, torch.zeros_like(scale_out), scale_in) == 0
+    assert math.isnan(rescaling_norm(weight, scale_out * torch.nan, scale_in))
 
 
 @pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 7), (ROWS, 2, 3)], ids=["vectors", "tokens", "pixels"])

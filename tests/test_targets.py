@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from rlrr.errors import RLRRError
-from rlrr.targets import block_linears, classifier_names, default_targets, family_of
+from rlrr.targets import block_linears, block_names, classifier_names, default_targets, family_of
 
 TIMM = {"img_size": 32, "depth": 2, "embed_dim": 16, "num_heads": 2, "num_classes": 5}
 HF = {"image_size": 32, "patch_size": 16, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -124,9 +124,26 @@ def test_the_default_is_every_linear_and_norm_of_the_blocks_and_the_ends(name):
     expected = {path.format(index) + part for index in indices for part in in_block} | set(outside)
     assert set(default_targets(model)) == expected
     assert set(classifier_names(model)) == set(heads)
+    assert block_names(model) == [path.format(index).removesuffix(".") for index in indices]
     modules = dict(model.named_modules())
     assert all(isinstance(modules[target], (nn.Linear, nn.LayerNorm, nn.Conv2d)) for target in expected)
     assert set(block_linears(model)) == {target for target in expected if isinstance(modules[target], nn.Linear)}
+
+
+def test_the_blocks_of_a_resnet_are_counted_through_its_stages():
+    names = block_names(timm.create_model("resnet18"))
+    assert names == [f"layer{stage}.{index}" for stage in (1, 2, 3, 4) for index in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "count"), [("beit_base_patch16_224", "blocks", 12), ("convnext_atto", "stages", 4)]
+)
+def test_an_unknown_family_has_the_blocks_that_its_lists_hold(name, path, count):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert family_of(model) is None
+    assert block_names(model) == [f"{path}.{index}" for index in range(count)]
+    assert block_names(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == []
 
 
 def test_a_model_without_classes_has_no_classifier():

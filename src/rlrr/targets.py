@@ -37,6 +37,11 @@ class Family:
     convolutions: Literal["scale", "rescale"] = "scale"
     """Whether convolutions gain a scale and a shift of their output, or their kernels are rescaled as linears are."""
 
+    @property
+    def prefix(self) -> str:
+        """Regex of what may stand before all other paths."""
+        return f"(?:(?:{'|'.join(self.inside)})\\.)?"
+
     def target_modules(
         self, model: nn.Module, layers: Sequence[int] | None = None, parts: Sequence[str] | None = None
     ) -> str:
@@ -51,15 +56,14 @@ class Family:
             RLRRError: the model has no block of that index, or no such part.
         """
         names = [name for name, module in model.named_modules() if not isinstance(module, NEVER_ADAPTED)]
-        inside = f"(?:(?:{'|'.join(self.inside)})\\.)?"
         for layer in layers or ():
-            block = inside + self.block.replace("{index}", str(layer))
+            block = self.prefix + self.block.replace("{index}", str(layer))
             if not any(re.match(block, name) for name in names):
                 raise RLRRError(f"layers_to_transform names block {layer}, which this {type(model).__name__} has not.")
 
         def present(regexes: Sequence[str], index: str) -> list[str]:
             paths = [regex.replace("{block}", self.block.replace("{index}", index)) for regex in regexes]
-            return [path for path in paths if any(re.fullmatch(inside + path, name) for name in names)]
+            return [path for path in paths if any(re.fullmatch(self.prefix + path, name) for name in names)]
 
         there = [part for part, regexes in self.parts.items() if present(regexes, r"\d+")]
         if unknown := [part for part in parts or () if part not in there]:
@@ -69,7 +73,7 @@ class Family:
             )
         index = r"\d+" if layers is None else "(?:" + "|".join(map(str, layers)) + ")"
         chosen = [path for part in there if parts is None or part in parts for path in present(self.parts[part], index)]
-        return inside + "(?:" + "|".join(chosen) + ")"
+        return self.prefix + "(?:" + "|".join(chosen) + ")"
 
 
 _TIMM_VIT = Family(
@@ -158,6 +162,25 @@ def block_linears(model: nn.Module) -> list[str] | str:
     family, modules = family_of(model), dict(model.named_modules())
     kind = nn.Conv2d if family and family.convolutions == "rescale" else nn.Linear
     return [name for name in default_targets(model) if isinstance(modules[name], kind)] or "all-linear"
+
+
+def block_names(model: nn.Module) -> list[str]:
+    """The full names of the blocks, in order and through all stages.
+
+    Of an unknown family the members of every outermost list of like modules that have modules of their own.
+    """
+    if family := family_of(model):
+        block = re.compile(family.prefix + family.block.replace("{index}", r"\d+").removesuffix(r"\."))
+        return [name for name, _ in model.named_modules() if block.fullmatch(name)]
+    found: list[str] = []
+    for name, module in model.named_modules():
+        if not isinstance(module, (nn.Sequential, nn.ModuleList)) or name.startswith(tuple(f"{its}." for its in found)):
+            continue
+        members = dict(module.named_children())
+        alike = len(members) > 1 and len({type(member) for member in members.values()}) == 1
+        if alike and all(list(member.children()) for member in members.values()):
+            found += [f"{name}.{member}".removeprefix(".") for member in members]
+    return found
 
 
 def classifier_names(model: nn.Module) -> list[str]:

@@ -126,6 +126,8 @@ def assert_same_run(one: Path, other: Path) -> None:
         ({"flip": True, "random_crop": 0.5, "accumulate": 2, "label_smoothing": 0.1}, STEPS // 2 + 2),
         ({"method": "full", "drop_path": 0.3}, STEPS + 3),
         ({"method": "lora"}, STEPS + 3),
+        ({"method": "full", "log_deviation": True}, STEPS + 3),
+        (RANDOM | {"ema": 0.9, "stop_deviation": 9.0, "warn_deviation": 0.01}, 2 * STEPS + 1),
         (RANDOM | {"ema": 0.9}, STEPS + 3),
         (RANDOM | {"ema": 0.9, "train_on": "trainval"}, STEPS + 3),
         (RANDOM | {"schedule": "paper", "cooldown": 1}, 2 * STEPS + 3),

@@ -38,8 +38,9 @@ class Plan:
         Raises:
             RLRRError: naming the option.
         """
-        if self.recipe.early_stop:
-            raise RLRRError("The recipe has early_stop: leave it out, since all epochs are run here.", usage=True)
+        for option in ("early_stop", "stop_deviation"):
+            if getattr(self.recipe, option):
+                raise RLRRError(f"The recipe has {option}: leave it out, since all epochs are run here.", usage=True)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise RLRRError(f"--seeds must be different and 0 or more, not {listed(self.seeds)}.", usage=True)
         if not self.rates or len(set(self.rates)) < len(self.rates) or min(self.rates) <= 0:

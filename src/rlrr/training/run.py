@@ -39,6 +39,7 @@ from rlrr.targets import classifier_names
 from rlrr.trainable import check_adapted, parameter_counts
 from rlrr.training.attention import fastest_attention
 from rlrr.training.compiling import compile_model
+from rlrr.training.deviation import deviations, ended_by_deviation
 from rlrr.training.frozen import hold_frozen_in_bf16
 from rlrr.training.images import TrainingImages, preprocessing, training_images
 from rlrr.training.memory import forget_peak, peak_memory
@@ -109,10 +110,11 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         trainer.keep_average()
         # take mixed precision off again, so that the test is what `rlrr evaluate` will measure
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        record = _record(recipe, data, backbone, images, model, _kept(recipe, trainer.state))
+        test = data.test if recipe.test and recipe.protocol == "honest" else None
+        record = _record(recipe, data, backbone, images, model, trainer.state, bool(test))
         record.metrics.update(train_seconds=round(trainer.seconds, 1), peak_memory_mb=peak_memory(), device=_device())
-        if recipe.test and data.test and recipe.protocol == "honest":
-            record = _tested(_as_loaded(recipe, model, len(data.classes)), record, data.test, recipe)
+        if test:
+            record = _tested(_as_loaded(recipe, model, len(data.classes)), record, test, recipe)
         written = save_adapter(folder, model, record)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the adapter is safe now
     return written
@@ -197,9 +199,10 @@ def _record(
     backbone: Backbone,
     images: TrainingImages,
     model: nn.Module,
-    metrics: dict[str, Any],
+    state: TrainerState,
+    tests: bool,
 ) -> Record:
-    """What is known of a run before its test."""
+    """What is known of a run before its test, if it `tests`."""
     return Record(
         method=recipe.method,
         backbone=backbone_record(backbone, recipe.weights),
@@ -217,8 +220,8 @@ def _record(
             "test_sha256": data_digest(data.test) if recipe.protocol == "paper" and data.test else None,
             "skipped": list(images.skipped),
         },
-        protocol=_protocol(recipe, tested=False),
-        metrics=metrics,
+        protocol=_protocol(recipe, state, tests),
+        metrics=_kept(recipe, state),
         parameters=parameter_counts(model),
         versions=library_versions(),
     )
@@ -239,11 +242,10 @@ def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe) -> Re
         record,
         metrics=record.metrics | {"test_accuracy": result.accuracy},
         data=record.data | data,
-        protocol=_protocol(recipe, tested=True),
     )
 
 
-def _protocol(recipe: Recipe, tested: bool) -> str:
+def _protocol(recipe: Recipe, state: TrainerState, tests: bool) -> str:
     """How the reported number came about, in words."""
     if recipe.protocol == "paper":
         return BEST_TEST_EPOCH
@@ -251,7 +253,10 @@ def _protocol(recipe: Recipe, tested: bool) -> str:
         kept = "last epoch, trained on the validation images too"
     else:
         kept = "best epoch on validation" if keeps_best(recipe) else "last epoch"
-    return f"{kept}; test read once, after it" if tested else f"{kept}; no test"
+    if ended_by_deviation(state, recipe.stop_deviation):
+        moved = deviations(state)[-1]
+        kept += f"; training ended after epoch {round(state.epoch)}, {moved:.1%} from pre-training"
+    return f"{kept}; test read once, after it" if tests else f"{kept}; no test"
 
 
 def _kept(recipe: Recipe, state: TrainerState) -> dict[str, Any]:

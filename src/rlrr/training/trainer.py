@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from rlrr.errors import RLRRError
 from rlrr.methods import methods
 from rlrr.predict import evaluation_batch
 from rlrr.training.average import MovingAverage
+from rlrr.training.deviation import WHOLE, Deviation
 from rlrr.training.images import TrainingImages
 from rlrr.training.optimizer import parameter_groups
 from rlrr.training.output import CHECKPOINTS, METRICS, TENSORBOARD
@@ -49,6 +51,7 @@ from rlrr.tuners import frozen_norms
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "weights.safetensors"  # in a checkpoint, what is trained where the average of it is kept
+_SHOWN = (("loss", "loss", ".3f"), ("accuracy", "eval_accuracy", ".1%"), ("deviation", WHOLE, ".1%"))  # of an epoch
 
 
 class ClassificationTrainer(Trainer):
@@ -141,9 +144,7 @@ class ClassificationTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the moving average, if there is one."""
-        if self._average is None:
-            return super().evaluate(*args, **kwargs)
-        with self._average.in_place():
+        with self.kept():
             return super().evaluate(*args, **kwargs)
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
@@ -158,6 +159,10 @@ class ClassificationTrainer(Trainer):
     def seconds(self) -> float:
         """Seconds of training up to now, with those before it was stopped and resumed."""
         return next(callback.seconds for callback in self.callback_handler.callbacks if isinstance(callback, Clock))
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Have the model work for a while with the weights that would be kept: the moving average, if there is one."""
+        return self._average.in_place() if self._average else nullcontext()
 
     def keep_average(self) -> None:
         """Leave the model, after training, with the moving average if there is one."""
@@ -262,7 +267,7 @@ class Progress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Show the newest numbers."""
-        for name, key, form in (("loss", "loss", ".3f"), ("accuracy", "eval_accuracy", ".1%")):
+        for name, key, form in _SHOWN:
             if logs and key in logs:
                 self._shown[name] = format(logs[key], form)
         self._bar.set_postfix(self._shown)
@@ -356,6 +361,9 @@ def make_trainer(
         else None,
     )
     trainer.remove_callback(PrinterCallback)
+    if recipe.measures_deviation:
+        limits = {"warn": recipe.warn_deviation, "stop": recipe.stop_deviation}
+        trainer.add_callback(Deviation(model, trainer.log, trainer.kept, **limits))
     return trainer
 
 
