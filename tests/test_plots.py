@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
 from rlrr.errors import RLRRError
-from rlrr.plots import MOST_IMAGES, confusion_matrix, curves, sample_predictions, save
+from rlrr.plots import (
+    DARK,
+    LIGHT,
+    MOST_IMAGES,
+    Look,
+    confusion_matrix,
+    curves,
+    readable,
+    renderings,
+    sample_predictions,
+    save,
+)
 
 ODD_NAMES = ["$x_1$ and $", "猫", "a\nb", "\udcff", "🐶", "a very long name that goes on and on and on"]
 
@@ -123,3 +138,48 @@ def test_a_figure_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "curves.png").mkdir()
     with pytest.raises(RLRRError, match=r"curves\.png"):
         save(curves({}), tmp_path / "curves.png")
+
+
+def test_a_picture_is_drawn_for_light_and_dark_and_for_a_phone() -> None:
+    files = renderings(partial(curves, {"RLRR": history(0.9)}))
+    assert len(set(files.values())) == 4
+    assert list(files)[-1] == ""
+    ground, width = {}, {}
+    for media, content in files.items():
+        with Image.open(io.BytesIO(content)) as image:
+            ground[media], width[media] = image.convert("RGB").getpixel((0, 0)), image.width
+            assert image.info["dpi"][0] == pytest.approx(192 if "max-width" in media else 144, abs=0.1)
+    assert width == {media: 710 if "max-width" in media else 1440 for media in files}
+    assert ground == {media: (21, 23, 26) if "dark" in media else (255, 255, 255) for media in files}
+
+
+@pytest.mark.parametrize("look", [LIGHT, DARK])
+def test_letters_and_lines_can_be_read_on_their_paper(look: Look) -> None:
+    def luminance(colour: str) -> float:
+        parts = [part / 12.92 if part <= 0.04 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+
+    def contrast(first: str, second: str) -> float:
+        high, low = sorted((luminance(first), luminance(second)), reverse=True)
+        return (high + 0.05) / (low + 0.05)
+
+    assert all(contrast(colour, look.paper) >= 4.5 for colour in (look.ink, look.soft, look.right, look.wrong))
+    assert all(contrast(colour, look.paper) >= 1.9 for colour in look.runs)
+    shades = [look.shares(share)[:3] for share in np.linspace(0, 1, 21)]
+    assert all(contrast(readable(shade), to_hex(shade)) >= 3.9 for shade in shades)
+    steps = np.diff([luminance(to_hex(shade)) for shade in shades])
+    assert (steps < 0).all() or (steps > 0).all()  # no two shares look alike in grey
+
+
+def test_on_a_phone_panels_are_below_each_other_and_names_are_shorter() -> None:
+    phone = replace(LIGHT, narrow=True)
+    loss, accuracy = curves({"RLRR": history(0.9)}, look=phone).axes
+    assert loss.get_position().y0 > accuracy.get_position().y1
+    for number in (2, 10, 40, 102):
+        names = [f"a flower with the name {index}" for index in range(number)]
+        figure = confusion_matrix(np.eye(number, dtype=int), names, "Flowers", look=phone)
+        assert figure.get_figwidth() == phone.width
+        assert len(figure.axes[0].texts) == (number if number <= 10 else 0)
+        assert len(figure.axes[0].get_xticks()) <= 20
+    grid = sample_predictions([Image.new("L", (8, 8))] * 7, ["7"] * 7, ["1"] * 7, [0.5] * 7, "Digits", look=phone)
+    assert grid.get_figwidth() == pytest.approx(phone.width)

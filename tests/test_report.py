@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -52,6 +53,22 @@ def test_every_picture_is_inside_with_its_caption_and_its_words(tmp_path: Path, 
     assert all(base64.b64decode(content) == png.read_bytes() for content, _ in embedded)
     assert "<figcaption>Rows are true classes.</figcaption>" in html
     assert "width: 192px" in html  # 300 pixels at 150 dpi are two inches
+
+
+def test_of_the_pictures_for_several_media_the_first_that_fits_is_shown_and_the_last_to_all_others(
+    tmp_path: Path,
+) -> None:
+    files = {}
+    for media, width in (("screen and (dark)", 50), ("screen", 60), ("", 300)):
+        Image.new("RGB", (width, 10)).save(file := io.BytesIO(), "PNG", dpi=(150, 150))
+        files[media] = file.getvalue()
+    html = report(tmp_path, pictures=[Picture(files, "How to read it.", "In words.", "A <title>")])
+    images = re.findall(r'<img src="data:image/png;base64,(.*?)" alt="In words\." class="drawn for-(.)" .*192px', html)
+    assert [base64.b64decode(content) for content, _ in images] == list(files.values())
+    assert [place for _, place in images] == ["1", "2", "3"]
+    rules = re.findall(r"^(@media .*\) \{ |@media screen \{ |)\.drawn:not\(\.for-(.)\)", html, re.M)
+    assert rules == [("", "3"), ("@media screen { ", "2"), ("@media screen and (dark) { ", "1")]  # the last rule holds
+    assert "<h3>A &lt;title&gt;</h3>" in html
 
 
 def test_the_report_asks_the_network_for_nothing(tmp_path: Path, png: Path) -> None:

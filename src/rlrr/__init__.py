@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
+    from rlrr.analyzing import analyze
     from rlrr.combining import combine
     from rlrr.errors import RLRRError
     from rlrr.evaluation import evaluate
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from rlrr.training.run import train
     from rlrr.tuners import RLRRConfig, RLRRModel
 
-__all__ = ["RLRRConfig", "RLRRError", "RLRRModel", "Recipe", "combine", "evaluate", "load", "merge", "train"]
+__all__ = ["RLRRConfig", "RLRRError", "RLRRModel", "Recipe", "analyze", "combine", "evaluate", "load", "merge", "train"]
 _HOME = {
     "RLRRConfig": "rlrr.tuners",
     "RLRRError": "rlrr.errors",
     "RLRRModel": "rlrr.tuners",
     "Recipe": "rlrr.training.recipe",
+    "analyze": "rlrr.analyzing",
     "combine": "rlrr.combining",
     "evaluate": "rlrr.evaluation",
     "load": "rlrr.predict",

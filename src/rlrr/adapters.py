@@ -205,6 +205,15 @@ def load_adapter(folder: Path, weights: str | None = None) -> tuple[nn.Module, R
             are missing or stray.
     """
     record = read_record(folder)
+    return put_adapter(load_start(folder, record, weights), folder, record), record
+
+
+def load_start(folder: Path, record: Record, weights: str | None = None) -> nn.Module:
+    """The backbone an adapter belongs to, with a new classifier; the adapter's tensors are checked first.
+
+    Raises:
+        RLRRError: they are not those that `rlrr.json` was written with, or the backbone is not to be had or is another.
+    """
     if _sha256(folder / TENSORS) != record.tensors_sha256:
         read_tensors(folder / TENSORS)  # says so if the file is cut short
         raise RLRRError(f"{folder / TENSORS} is not the file that {RECORD} was written with: copy the folder again.")
@@ -219,14 +228,23 @@ def load_adapter(folder: Path, weights: str | None = None) -> tuple[nn.Module, R
         name, num_classes=len(record.classes), image_size=record.backbone["image_size"], weights=weights
     )
     check_fingerprint(backbone, record, folder)
+    return backbone.model
+
+
+def put_adapter(model: nn.Module, folder: Path, record: Record) -> nn.Module:
+    """Put an adapter on the backbone it belongs to, which is changed in place; in evaluation mode.
+
+    Raises:
+        RLRRError: the folder is incomplete, or keys are missing or stray.
+    """
     if (folder / PEFT_CONFIG).exists():
-        model: nn.Module = get_peft_model(backbone.model, _peft_config(folder))
+        model = get_peft_model(model, _peft_config(folder))
     else:
-        model = apply_method(backbone.model, record.method)
+        model = apply_method(model, record.method)
         if isinstance(model, PeftModel):
             raise RLRRError(f"{folder / PEFT_CONFIG} is missing: copy the whole folder, or train again.")
     load_trained_state(model, read_tensors(folder / TENSORS), folder / TENSORS)
-    return model.eval(), record
+    return model.eval()
 
 
 def check_fingerprint(backbone: Backbone, record: Record, folder: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rlrr import plots
 from rlrr.adapters import TENSORS, Record
 from rlrr.data import Split, decode, load_data
 from rlrr.errors import RLRRError
-from rlrr.evaluation import Evaluation, evaluate_split, save_evaluation
+from rlrr.evaluation import Evaluation, confusion_picture, evaluate_split, save_evaluation
 from rlrr.files import write_json
 from rlrr.methods import methods
 from rlrr.predict import load
@@ -92,16 +93,21 @@ def _write_report(recipe: Recipe, folder: Path, outcomes: Mapping[str, Outcome],
     plots.save(plots.curves(histories), folder / "curves.png")
     pictures = [
         Picture(
-            folder / "curves.png",
+            plots.renderings(partial(plots.curves, histories)),
             "Loss and validation accuracy by epoch. The epoch with the best validation accuracy is the one tested.",
             "Curves of loss and validation accuracy of both methods over the epochs.",
         )
     ]
     for method, outcome in outcomes.items():
-        _, picture = save_evaluation(outcome.evaluation, folder / method, titles[method])
+        save_evaluation(outcome.evaluation, folder / method, titles[method])
         caption = f"{titles[method]}: a row for each true class, a column for each predicted one. Mistakes are off the "
         pictures.append(
-            Picture(picture, f"{caption}diagonal.", f"Confusion matrix of {titles[method]} on the test images.")
+            Picture(
+                plots.renderings(partial(confusion_picture, outcome.evaluation, titles[method])),
+                f"{caption}diagonal.",
+                f"Confusion matrix of {titles[method]} on the test images: {outcome.evaluation.accuracy:.1%} of them "
+                "are on the diagonal.",
+            )
         )
     pictures += [_samples(folder, method, outcome.evaluation, test) for method, outcome in outcomes.items()]
     facts, accuracy = outcomes["rlrr"].record, {m: f"{o.evaluation.accuracy:.1%}" for m, o in outcomes.items()}
@@ -157,18 +163,18 @@ def _samples(folder: Path, method: str, evaluation: Evaluation, test: Split) -> 
     """Test images at even distances: chosen before anything was trained, so neither method is flattered."""
     title, count = methods()[method].title, min(20, len(test))
     shown = [i * len(test) // count for i in range(count)]
-    figure = plots.sample_predictions(
+    draw = partial(
+        plots.sample_predictions,
         [decode(test.images[i]) for i in shown],
         [evaluation.classes[test.labels[i]] for i in shown],
         [evaluation.classes[evaluation.predicted[i]] for i in shown],
         [float(evaluation.confidence[i]) for i in shown],
         f"{title} on {count} test images",
     )
-    picture = folder / method / "predictions.png"
-    plots.save(figure, picture)
+    plots.save(draw(), folder / method / "predictions.png")
     caption = f"{title}: {count} test images at even distances in the list, each with the predicted class and its "
     return Picture(
-        picture,
+        plots.renderings(draw, photos=True),
         f"{caption}probability. A cross marks a mistake, with the true class below.",
         f"A grid of test images with what {title} says of each.",
     )

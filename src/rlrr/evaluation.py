@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from rlrr import plots
@@ -112,12 +113,17 @@ def evaluate_split(
     )
 
 
+def confusion_picture(evaluation: Evaluation, who: str = "", *, look: plots.Look = plots.LIGHT) -> Figure:
+    """Its confusion matrix, under a title that begins with `who`."""
+    title = f"{who or evaluation.split}: {evaluation.accuracy:.1%} of {evaluation.images} images right"
+    return plots.confusion_matrix(evaluation.confusion, evaluation.classes, title, look=look)
+
+
 def save_evaluation(evaluation: Evaluation, folder: Path, who: str = "") -> tuple[Path, Path]:
     """Write `evaluation.json` and the picture `confusion.png`, whose title begins with `who`; gives their paths."""
     figures, picture = folder / "evaluation.json", folder / "confusion.png"
     write_json(figures, evaluation.to_dict())
-    title = f"{who or evaluation.split}: {evaluation.accuracy:.1%} of {evaluation.images} images right"
-    plots.save(plots.confusion_matrix(evaluation.confusion, evaluation.classes, title), picture)
+    plots.save(confusion_picture(evaluation, who), picture)
     return figures, picture
 
 

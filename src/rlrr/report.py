@@ -21,11 +21,13 @@ _NUMBER = re.compile(r"[-\N{MINUS SIGN}+±~≈<>≤≥]?\s?\d.*|[-\N{EN DASH}—
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file, one sentence on how to read it, and its content in words for who cannot see it."""
+    """What is shown, one sentence on how to read it, and its content in words for who cannot see it."""
 
-    path: Path
+    image: Path | Mapping[str, bytes]
+    """A PNG file, or what `rlrr.plots.renderings` gives: one for each medium, the same media for all pictures."""
     caption: str
     alt: str
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,16 @@ class Table:
     def numeric(self) -> list[bool]:
         """Which columns hold numbers only, and are set flush right."""
         return [all(_NUMBER.fullmatch(cell) for cell in column) for column in zip(*self.rows, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """A picture by the addresses of its PNG files, one for each of `media`, and its width in CSS pixels."""
+
+    picture: Picture
+    media: Sequence[str]
+    sources: Sequence[str]
+    width: int
 
 
 def write_report(
@@ -74,11 +86,13 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    figures = [_embed(picture) for picture in pictures]
     page = environment.get_template("report.html.jinja").render(
         title=title,
         summary=summary,
         tables=tables,
-        figures=[(picture, *_embed(picture.path)) for picture in pictures],
+        figures=figures,
+        media=next((figure.media for figure in figures if len(figure.media) > 1), []),
         facts=facts,
         commands=commands,
     )
@@ -87,17 +101,19 @@ def write_report(
         temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
-def _embed(path: Path) -> tuple[str, int]:
-    """Put a PNG file into an address, and say how many CSS pixels wide it is, which is its size on paper.
+def _embed(picture: Picture) -> _Embedded:
+    """Put the files of a picture into addresses.
 
     Raises:
-        RLRRError: it is missing, or is no PNG.
+        RLRRError: its file is missing, or is no PNG.
     """
     try:
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            width = image.width * 96 / image.info.get("dpi", (96, 96))[0]
+        files = {"": picture.image.read_bytes()} if isinstance(picture.image, Path) else picture.image
+        with Image.open(io.BytesIO(files[""]), formats=["PNG"]) as image:
+            width = image.width * 96 / image.info.get("dpi", (96, 96))[0]  # its size on paper
     except OSError as error:  # Pillow's for what is no image is one, too
+        what = picture.image if isinstance(picture.image, Path) else picture.title
         reason = error.strerror or "it is no PNG file"
-        raise RLRRError(f"The picture {path} cannot be put into the report: {reason}. Draw it again.") from error
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii"), round(width)
+        raise RLRRError(f"The picture {what} cannot be put into the report: {reason}. Draw it again.") from error
+    sources = ["data:image/png;base64," + base64.b64encode(content).decode("ascii") for content in files.values()]
+    return _Embedded(picture, list(files), sources, round(width))

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "Fine-tune a backbone on a folder of images.",
     "evaluate": "Measure a finished run: accuracy, per-class table, confusion matrix.",
     "predict": "Classify images with a finished run.",
+    "analyze": "Look at what tuning did to the weights: spectra, rotations, a report of runs side by side.",
     "merge": "Turn a finished run into a plain timm model, with no cost at inference.",
     "combine": "Combine runs on one backbone and the same classes into one, by weights.",
     "export": "Write a finished run as ONNX, compared with PyTorch, or as the paper's own checkpoint.",

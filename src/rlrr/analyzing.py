@@ -1,0 +1,107 @@
+"""From runs to a look at what tuning did to their weights: a report to open, and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from rlrr.data import PreparedImages, Split, load_data, prepare_split
+from rlrr.data.pipeline import preparation
+from rlrr.errors import RLRRError
+from rlrr.spectral.analysis import Analysis
+from rlrr.spectral.analysis import analyze as measure_weights
+from rlrr.spectral.export import write_csv, write_json
+from rlrr.spectral.features import feature_changes
+from rlrr.spectral.page import write_page
+from rlrr.spectral.sources import Source, labels, open_source
+
+REPORT, DATA, TABLE = "report.html", "analysis.json", "analysis.csv"
+IMAGES = 64  # on which features are compared
+
+
+def analyze(
+    runs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    start: str | Path | None = None,
+    weights: str | None = None,
+    images: str | Path | None = None,
+    directions: int = 16,
+    rank: int | None = None,
+    commands: Sequence[str] = (),
+) -> list[Analysis]:
+    """Measure what tuning did to the weights of some runs and write report.html, analysis.json and analysis.csv.
+
+    One run is held in memory at a time, and nothing is written before all are measured.
+
+    Args:
+        runs: What `rlrr.spectral.sources.open_source` opens: folders of runs, adapters or models, or files of weights.
+        output: A folder; it is made if it does not exist.
+        start: What they were tuned from, for those that do not say.
+        weights: Where the backbone's weights are now, if not where they were in training.
+        images: Data on which features are compared block by block too, as `train` takes it. For a run whose changes
+            are none of weights its own data, if not given.
+        directions: How many leading singular directions make a subspace.
+        rank: Decompose only as many directions, by the randomised method; None for all, exactly.
+        commands: What the report says was typed.
+
+    Returns:
+        The analyses, in the order of `runs`.
+
+    Raises:
+        RLRRError: a run cannot be opened or measured, or `output` cannot be written.
+    """
+    analyses, split = [], None if images is None else _some(images)
+    for run, label in zip(runs, labels(runs), strict=True):
+        source = open_source(run, start=start, weights=weights, label=label)
+        found = _measured(source, directions, rank)
+        if images is not None or not source.has_weight_form:
+            found = replace(found, features=_features(source, split, directions))
+        analyses.append(found)
+    folder = Path(output)
+    write_page(folder / REPORT, analyses, commands)
+    write_csv(folder / TABLE, analyses)
+    write_json(folder / DATA, analyses)
+    return analyses
+
+
+def _measured(source: Source, directions: int, rank: int | None) -> Analysis:
+    with tqdm(total=len(source.names), desc=source.label, unit="weight", disable=None) as bar:
+        return measure_weights(source, directions=directions, rank=rank, progress=lambda _: bar.update())
+
+
+def _some(data: str | Path) -> Split:
+    """A few images of the validation, test or training split, from all of its classes."""
+    loaded = load_data(data, val_fraction=None)
+    split = next(its for its in (loaded.val, loaded.test, loaded.train) if its)
+    split = split.subset(range(0, len(split), max(1, len(split) // IMAGES))[:IMAGES])
+    return prepare_split(split, None, bad_images="skip", what="images")[0]
+
+
+def _features(source: Source, split: Split | None, directions: int) -> list[dict[str, Any]]:
+    """The rows of `Analysis.features`, on these images or on some of the run's own."""
+    before, after, config = source.before_model(), source.after_model(), source.preprocessing
+    if before is None or after is None or config is None:
+        raise RLRRError(
+            f"{source.label}: features need the model that makes them and how it takes images, which files of weights "
+            "do not tell: leave out --images.",
+            usage=True,
+        )
+    if split is None:
+        own = source.record.data.get("source") if source.record else None
+        if own is None:
+            raise RLRRError(
+                f"{source.label}: what {source.method} learned is no change of weights, so that features are compared: "
+                "give some images with --images.",
+                usage=True,
+            )
+        split = _some(own)
+    prepared = PreparedImages(split, preparation(config), mean=config["mean"], std=config["std"])
+    batches = [prepared.transform(batch["pixel_values"]) for batch in DataLoader(prepared.pixels, len(split))]
+    return [asdict(change) for change in feature_changes(before, after, torch.cat(batches), directions=directions)]

@@ -1,0 +1,107 @@
+"""`rlrr analyze`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rlrr.cli.parser import Parser
+from rlrr.errors import RLRRError
+
+USAGE = "RUN [RUN ...] [options]"
+EXAMPLE = "rlrr analyze run-rlrr run-lora --output analysis"
+
+
+def add_arguments(parser: Parser) -> None:
+    """What to look at, how closely, and where to put it."""
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        type=str,
+        nargs="+",
+        help="Folders of finished runs, by any method. With --start also folders of PEFT adapters, folders of models, "
+        "or files of weights (.safetensors, .pth).",
+    )
+    parser.add_argument(
+        "--start",
+        metavar="MODEL",
+        type=str | None,
+        default=None,
+        help="What they were tuned from, if it is no run: a backbone's name, a folder or a file.",
+    )
+    parser.add_argument(
+        "--images",
+        metavar="DATA",
+        type=str | None,
+        default=None,
+        help="Compare features on images too: a folder, sample:NAME or hub:OWNER/NAME.",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        type=str | None,
+        default=None,
+        help="Folder for the report and the numbers; RUN/analysis if there is one run.",
+    )
+    parser.add_argument(
+        "--directions", type=int, default=16, help="Leading singular directions whose subspaces are compared."
+    )
+    parser.add_argument(
+        "--rank",
+        type=int | None,
+        default=None,
+        help="For large models: only as many singular directions, by a randomised SVD whose error is shown.",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="PATH",
+        type=str | None,
+        default=None,
+        help="Where the backbone's weights are now, if not where they were in training.",
+    )
+    parser.add_argument("--json", type=bool, default=False, help="Print the means of each run as JSON.")
+
+
+def run(options: Any) -> None:
+    """Analyse, print a line for each run and say where the report is."""
+    folder = _output(options.runs, options.output)
+    from rlrr.analyzing import DATA, REPORT, TABLE, analyze
+    from rlrr.cli.show import print_json, print_table
+    from rlrr.spectral.export import summary
+    from rlrr.spectral.page import table
+
+    analyses = analyze(
+        options.runs,
+        folder,
+        start=options.start,
+        weights=options.weights,
+        images=options.images,
+        directions=options.directions,
+        rank=options.rank,
+        commands=[_typed(options)],
+    )
+    if options.json:
+        print_json([summary(analysis) for analysis in analyses])
+        return
+    shown = table(analyses)
+    print_table(shown.columns, shown.rows)
+    print(f"\nreport   {folder / REPORT}\nnumbers  {folder / DATA}\n         {folder / TABLE}")
+
+
+def _output(runs: list[str], output: str | None) -> Path:
+    """Where to write: what was made before is only written over where nobody chose the place."""
+    if output is None:
+        if len(runs) > 1 or not Path(runs[0]).is_dir():
+            raise RLRRError("Where to? Give a folder with --output.", usage=True)
+        return Path(runs[0]) / "analysis"
+    if Path(output).exists() and (not Path(output).is_dir() or any(Path(output).iterdir())):
+        raise RLRRError(f"{output} already holds something: give another --output.", usage=True)
+    return Path(output)
+
+
+def _typed(options: Any) -> str:
+    """The command again, for the report."""
+    names = ("start", "images", "directions", "rank", "weights", "output")
+    given = [(f"--{name}", str(value)) for name in names if (value := getattr(options, name)) is not None]
+    return shlex.join(["rlrr", "analyze", *options.runs, *(word for pair in given for word in pair)])
