@@ -11,8 +11,9 @@ runs. It goes on where it was stopped: a run that is there is not made again.
     ssf          one scale for each output and the shift: diag(s) W, as SSF
     lora         PEFT's LoRA of rank 8
     rlrr         the paper's method
+    identity     the same from a start at pre-training, where the paper's is not
     no_residual  RLRR without the frozen weight beside its rescaled copy
-    full         every weight
+    full         every weight, at 3e-4: the product's 5e-5 is for more epochs than there are here
 
 The samples are small and easy; what they show is what the methods do, and not which is best.
 """
@@ -53,8 +54,9 @@ CASES: dict[str, dict[str, Any]] = {  # options of a recipe
     "ssf": {"method": "rlrr", "sides": "out", "residual": False, "init_weights": "identity"},
     "lora": {"method": "lora"},
     "rlrr": {"method": "rlrr"},
+    "identity": {"method": "rlrr", "init_weights": "identity"},
     "no_residual": {"method": "rlrr", "residual": False},
-    "full": {"method": "full"},
+    "full": {"method": "full", "learning_rate": 3e-4},
 }
 TITLES = {
     "linear": "linear probe",
@@ -62,6 +64,7 @@ TITLES = {
     "ssf": "one side (SSF-like)",
     "lora": "LoRA, rank 8",
     "rlrr": "RLRR",
+    "identity": "RLRR, started at pre-training",
     "no_residual": "RLRR without residual",
     "full": "full fine-tuning",
 }
@@ -109,6 +112,7 @@ MEASURES: dict[str, Callable[[Analysis], float | None]] = {
     "right": lambda run: _mean(run, "explained_right"),
     "both": lambda run: run.explained_both,
     "predicted": lambda run: _predicted_spectrum(run),
+    "weights": lambda run: len(run.rows),
     "intruders": lambda run: statistics.mean(row.intruders for row in run.rows),
 }
 
@@ -116,13 +120,13 @@ MEASURES: dict[str, Callable[[Analysis], float | None]] = {
 def _mean(run: Analysis, name: str) -> float | None:
     """Over the weights: of shares of ‖ΔW‖² by energy, as `Analysis` has it, else the plain one."""
     if name.startswith(("spectrum", "explained")):
-        return run._mean_by_energy(name)
+        return run.mean_by_energy(name)
     values = [getattr(row, name) for row in run.rows if getattr(row, name) is not None]
     return statistics.mean(values) if values else None
 
 
 def _predicted_spectrum(run: Analysis) -> float | None:
-    """For RLRR `mean(l)² mean(r)² / (mean(l²) mean(r²))`, the mean over its linears."""
+    """For RLRR `mean(l)² mean(r)² / (mean(l²) mean(r²)) + 1 / max(out, in)`, the mean over its linears."""
     shares = []
     for vectors in run.vectors.values():
         if {"scale_out", "scale_in"} <= vectors.keys():
@@ -130,7 +134,8 @@ def _predicted_spectrum(run: Analysis) -> float | None:
                 its.mean(-1).square() / its.square().mean(-1)
                 for its in (vectors["scale_out"].flatten(), vectors["scale_in"].flatten(0, -2))
             ]
-            shares.append((factors[0] * factors[1]).mean().item())
+            sides = vectors["scale_out"].shape[0] / len(factors[1]), vectors["scale_in"].shape[-1]
+            shares.append((factors[0] * factors[1]).mean().item() + 1 / max(sides))
     return statistics.mean(shares) if shares else None
 
 
@@ -156,13 +161,14 @@ def text(values: Sequence[float], scale: float = 1.0, decimals: int = 1, unit: s
 def render(found: dict[str, dict[str, list[float]]], about: dict[str, Any], options: dict[str, Any]) -> str:
     """The page of these numbers."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(mean=statistics.mean, titles=TITLES)
+    environment.globals.update(mean=statistics.mean, max=max, min=min)
     environment.filters.update(
         percent=partial(text, scale=100, unit=" %"),
         number=text,
         degrees=partial(text, unit="°"),
         fine=partial(text, decimals=3),
         hundredths=partial(text, decimals=2),
+        hundredths_percent=partial(text, scale=100, decimals=2, unit=" %"),
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(runs=found, tables=tables(found), machine=about, **options) + "\n"

@@ -87,6 +87,12 @@ def finished_run(tiny_backbone, images, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def without_pictures(monkeypatch) -> None:
+    """Let `rlrr.analyze` draw none, which takes seconds."""
+    monkeypatch.setattr("rlrr.analyzing.write_page", lambda *args, **options: None)
+
+
 def write_jpeg(file: Path, label: int, generator: np.random.Generator) -> None:
     """Noise of 24 pixels, with one bright channel by label."""
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -25,12 +25,6 @@ def test_runs_are_measured_side_by_side_and_written(finished_run, tmp_path):
     assert analyses[0].features == []
 
 
-@pytest.fixture
-def without_pictures(monkeypatch):
-    """They take seconds to draw."""
-    monkeypatch.setattr(analyzing, "write_page", lambda *args: None)
-
-
 def test_features_are_compared_on_images_of_the_held_out_split(
     finished_run, images, tmp_path, monkeypatch, without_pictures
 ):
@@ -41,6 +35,7 @@ def test_features_are_compared_on_images_of_the_held_out_split(
 
     assert seen[0].shape == (9, 3, 32, 32)
     assert [change["layer"] for change in analysis.features] == [0, 1]
+    assert analysis.features_of == f"9 images of {images.name} (val)"
     assert all(change["relative_change"] > 0 for change in analysis.features)
 
 
@@ -59,6 +54,21 @@ def test_files_of_weights_make_no_features(finished_run, tmp_path):
     with pytest.raises(RLRRError, match="features need the model"):
         rlrr.analyze([weights], tmp_path / "out", start=weights, images="sample:digits")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(finished_run, tmp_path, monkeypatch):
+    monkeypatch.delattr(analyzing, "measure_weights")
+    (tmp_path / "file").touch()
+    with pytest.raises(RLRRError, match=r"Cannot write .*file is a file"):
+        rlrr.analyze([finished_run], tmp_path / "file" / "out")
+
+
+def test_truncated_decompositions_do_not_claim_a_rotation(finished_run, tmp_path, without_pictures):
+    (analysis,) = rlrr.analyze([finished_run], tmp_path / "out", directions=2, rank=4)
+    assert analysis.truncation_error > 0
+    assert analysis.rotation_share is None
+    means = json.loads((tmp_path / "out" / "analysis.json").read_text())["analyses"][0]["means"]
+    assert means["rotation_share"] is None
 
 
 def test_nothing_is_written_if_one_of_the_runs_cannot_be_opened(finished_run, tmp_path):

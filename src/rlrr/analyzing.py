@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from rlrr.data import PreparedImages, Split, load_data, prepare_split
 from rlrr.data.pipeline import preparation
 from rlrr.errors import RLRRError
+from rlrr.files import cannot_write
 from rlrr.spectral.analysis import Analysis
 from rlrr.spectral.analysis import analyze as measure_weights
 from rlrr.spectral.export import write_csv, write_json
@@ -57,18 +59,28 @@ def analyze(
     Raises:
         RLRRError: a run cannot be opened or measured, or `output` cannot be written.
     """
+    folder = Path(output)
+    _expect_writable(folder)
     analyses, split = [], None if images is None else _some(images)
     for run, label in zip(runs, labels(runs), strict=True):
         source = open_source(run, start=start, weights=weights, label=label)
-        found = _measured(source, directions, rank)
-        if images is not None or not source.has_weight_form:
-            found = replace(found, features=_features(source, split, directions))
-        analyses.append(found)
-    folder = Path(output)
-    write_page(folder / REPORT, analyses, commands)
-    write_csv(folder / TABLE, analyses)
+        features = {}
+        if images is not None or not source.has_weight_form:  # first, as they are quick, and may be refused
+            features = _features(source, split, directions)
+        analyses.append(replace(_measured(source, directions, rank), **features))
     write_json(folder / DATA, analyses)
+    write_csv(folder / TABLE, analyses)
+    write_page(folder / REPORT, analyses, commands)
     return analyses
+
+
+def _expect_writable(folder: Path) -> None:
+    """Refuse a place where nothing can be written before minutes are spent on what is to be written there."""
+    nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not nearest.is_dir():
+        raise cannot_write(folder, NotADirectoryError(errno.ENOTDIR, f"{nearest} is a file"))
+    if not os.access(nearest, os.W_OK):
+        raise cannot_write(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def _measured(source: Source, directions: int, rank: int | None) -> Analysis:
@@ -76,16 +88,18 @@ def _measured(source: Source, directions: int, rank: int | None) -> Analysis:
         return measure_weights(source, directions=directions, rank=rank, progress=lambda _: bar.update())
 
 
-def _some(data: str | Path) -> Split:
-    """A few images of the validation, test or training split, from all of its classes."""
+def _some(data: str | Path) -> tuple[Split, str]:
+    """A few images of the validation, test or training split, from all of its classes; and what they are."""
     loaded = load_data(data, val_fraction=None)
-    split = next(its for its in (loaded.val, loaded.test, loaded.train) if its)
+    splits = {"val": loaded.val, "test": loaded.test, "train": loaded.train}
+    name, split = next((name, split) for name, split in splits.items() if split)
     split = split.subset(range(0, len(split), max(1, len(split) // IMAGES))[:IMAGES])
-    return prepare_split(split, None, bad_images="skip", what="images")[0]
+    split = prepare_split(split, None, bad_images="skip", what="images")[0]
+    return split, f"{len(split)} images of {loaded.name} ({name})"
 
 
-def _features(source: Source, split: Split | None, directions: int) -> list[dict[str, Any]]:
-    """The rows of `Analysis.features`, on these images or on some of the run's own."""
+def _features(source: Source, split: tuple[Split, str] | None, directions: int) -> dict[str, Any]:
+    """`Analysis.features` and `features_of`, of these images or of some of the run's own."""
     before, after, config = source.before_model(), source.after_model(), source.preprocessing
     if before is None or after is None or config is None:
         raise RLRRError(
@@ -102,6 +116,8 @@ def _features(source: Source, split: Split | None, directions: int) -> list[dict
                 usage=True,
             )
         split = _some(own)
-    prepared = PreparedImages(split, preparation(config), mean=config["mean"], std=config["std"])
-    batches = [prepared.transform(batch["pixel_values"]) for batch in DataLoader(prepared.pixels, len(split))]
-    return [asdict(change) for change in feature_changes(before, after, torch.cat(batches), directions=directions)]
+    images, described = split
+    prepared = PreparedImages(images, preparation(config), mean=config["mean"], std=config["std"])
+    (batch,) = DataLoader(prepared.pixels, len(images))
+    changes = feature_changes(before, after, prepared.transform(batch["pixel_values"]), directions=directions)
+    return {"features": [asdict(change) for change in changes], "features_of": described}

@@ -243,7 +243,8 @@ def _changed_weight(
     if not multiply_weight:
         changed = scale + blocked if residual else scale.expand_as(blocked).contiguous()
     else:
-        changed = (scale.add_(1) if residual else scale) * blocked
+        scale = scale.add_(1) if residual else scale
+        changed = scale.mul_(blocked) if scale.shape == blocked.shape else scale * blocked
     return changed.reshape(weight.shape).to(dtype)
 
 

@@ -11,12 +11,6 @@ def run(finished_run, tmp_path):
     return shutil.copytree(finished_run, tmp_path / "run")
 
 
-@pytest.fixture
-def without_pictures(monkeypatch):
-    """They take seconds to draw."""
-    monkeypatch.setattr("rlrr.analyzing.write_page", lambda *args: None)
-
-
 def test_one_run_is_analysed_into_its_own_folder(rlrr, run):
     result = rlrr("analyze", run, "--directions", 4)
     assert result.code == 0

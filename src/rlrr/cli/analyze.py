@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,14 @@ def add_arguments(parser: Parser) -> None:
         metavar="DATA",
         type=str | None,
         default=None,
-        help="Compare features on images too: a folder, sample:NAME or hub:OWNER/NAME.",
+        help="Compare features too, on 64 images at most: a folder, sample:NAME or hub:OWNER/NAME.",
     )
     parser.add_argument(
         "--output",
         metavar="FOLDER",
         type=str | None,
         default=None,
-        help="Folder for the report and the numbers; RUN/analysis if there is one run.",
+        help="Folder for the report and the numbers; RUN/analysis, made anew each time, if there is one run.",
     )
     parser.add_argument(
         "--directions", type=int, default=16, help="Leading singular directions whose subspaces are compared."
@@ -51,7 +52,8 @@ def add_arguments(parser: Parser) -> None:
         "--rank",
         type=int | None,
         default=None,
-        help="For large models: only as many singular directions, by a randomised SVD whose error is shown.",
+        help="For large models: only as many singular directions, by a randomised SVD whose error is shown; rotation "
+        "is then not told, and ranks are bounds.",
     )
     parser.add_argument(
         "--weights",
@@ -69,7 +71,7 @@ def run(options: Any) -> None:
     from rlrr.analyzing import DATA, REPORT, TABLE, analyze
     from rlrr.cli.show import print_json, print_table
     from rlrr.spectral.export import summary
-    from rlrr.spectral.page import table
+    from rlrr.spectral.page import table, truncation
 
     analyses = analyze(
         options.runs,
@@ -86,13 +88,15 @@ def run(options: Any) -> None:
         return
     shown = table(analyses)
     print_table(shown.columns, shown.rows)
+    if bounds := truncation(analyses):
+        print(f"\n{bounds}")
     print(f"\nreport   {folder / REPORT}\nnumbers  {folder / DATA}\n         {folder / TABLE}")
 
 
 def _output(runs: list[str], output: str | None) -> Path:
     """Where to write: what was made before is only written over where nobody chose the place."""
     if output is None:
-        if len(runs) > 1 or not Path(runs[0]).is_dir():
+        if len(runs) > 1 or os.path.isfile(runs[0]):  # which knows no name that is too long
             raise RLRRError("Where to? Give a folder with --output.", usage=True)
         return Path(runs[0]) / "analysis"
     if Path(output).exists() and (not Path(output).is_dir() or any(Path(output).iterdir())):

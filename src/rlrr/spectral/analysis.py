@@ -109,6 +109,7 @@ class Analysis:
         rank: How many directions were decomposed; None for all.
         rows: One for each weight, in the model's order; none for a method that has no weight form.
         features: Changes of features by layer, if they were measured.
+        features_of: On which images, in words.
     """
 
     label: str
@@ -122,6 +123,7 @@ class Analysis:
     vectors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     deviations: list[dict[str, Any]] = field(default_factory=list)
     features: list[dict[str, Any]] = field(default_factory=list)
+    features_of: str = ""
 
     @property
     def truncation_error(self) -> float:
@@ -136,13 +138,13 @@ class Analysis:
 
     @property
     def rotation_share(self) -> float | None:
-        """The mean over the weights, each with the weight ‖ΔW‖_F²."""
-        return self._mean_by_energy("rotation_share")
+        """`mean_by_energy`, or None if truncated: it cannot be told what the directions left out would say."""
+        return None if self.truncation_error else self.mean_by_energy("rotation_share")
 
     @property
     def explained_both(self) -> float | None:
-        """Likewise."""
-        return self._mean_by_energy("explained_both")
+        """`mean_by_energy`."""
+        return self.mean_by_energy("explained_both")
 
     @property
     def effective_rank_change(self) -> float | None:
@@ -150,7 +152,13 @@ class Analysis:
         ranks = [row.effective_rank_change for row in self.rows if row.effective_rank_change is not None]
         return sum(ranks) / len(ranks) if ranks else None
 
-    def _mean_by_energy(self, measure: str) -> float | None:
+    @property
+    def intruders(self) -> int | None:
+        """Those of all weights; None if there are none."""
+        return sum(row.intruders for row in self.rows) if self.rows else None
+
+    def mean_by_energy(self, measure: str) -> float | None:
+        """The mean of a measure over the weights that changed, each with the weight ‖ΔW‖_F²; None if none did."""
         changed = [(row.norm_change**2, getattr(row, measure)) for row in self.rows if row.norm_change]
         total = math.fsum(energy for energy, _ in changed)
         return math.fsum(energy * value for energy, value in changed) / total if total else None
@@ -181,6 +189,11 @@ def analyze(
             f"--rank {rank} keeps fewer directions than --directions {directions} compares: give {directions} or more.",
             usage=True,
         )
+    for module, vectors in source.vectors.items():
+        if not all(torch.isfinite(vector).all() for vector in vectors.values()):
+            raise RLRRError(
+                f"{source.label}: what {module} has learned holds NaN or infinity; was the training stable?"
+            )
     threads = torch.get_num_threads()
     at_once = min(threads, _AT_ONCE)
     pairs = source.pairs() if source.has_weight_form else ()
@@ -194,6 +207,8 @@ def analyze(
                 progress(row.name)
     finally:
         torch.set_num_threads(threads)
+    if rows and not any(row.norm_before for row in rows):
+        raise RLRRError(f"{source.label}: all weights before tuning are zero; are they those it was tuned from?")
     about = (source.label, source.method, source.trained, source.accuracy, source.accuracy_of)
     return Analysis(*about, directions, rank, rows, source.vectors, list(source.deviations))
 

@@ -41,8 +41,20 @@ def write_csv(path: Path, analyses: Sequence[Analysis]) -> None:
 
 def summary(analysis: Analysis) -> dict[str, Any]:
     """What is known of a run as a whole, as JSON has it."""
-    names = ("label", "method", "trained", "accuracy", "accuracy_of", "directions", "rank", "truncation_error")
+    names = (
+        "label",
+        "method",
+        "trained",
+        "accuracy",
+        "accuracy_of",
+        "directions",
+        "rank",
+        "truncation_error",
+        "intruders",
+        "features_of",
+    )
     means = ("relative_change", "rotation_share", "explained_both", "effective_rank_change")
+
     of_run = {name: getattr(analysis, name) for name in names}
     return of_run | {"means": {name: getattr(analysis, name) for name in means}}
 

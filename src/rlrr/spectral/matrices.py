@@ -79,6 +79,7 @@ def matrices(tensors: Mapping[str, Tensor], heads: Iterable[str] = ()) -> dict[s
         for name, tensor in tensors.items()
         if name.endswith(".weight")
         and tensor.ndim > 1
+        and tensor.numel()
         and not _POSITIONS.search(name)
         and not in_classifier(name, left_out)
     }

@@ -17,7 +17,7 @@ from rlrr.spectral.decompose import Decomposition, leading_right
 
 # Of alternating least squares: rounds at most, after how many only the best start goes on, and the gain of one round
 # as a share of ‖ΔW‖² that ends them.
-_ROUNDS, _TRIED, _ENOUGH = 100, 10, 1e-8
+_ROUNDS, _TRIED, _ENOUGH = 50, 10, 1e-8
 _PAIRS, _POWER_STEPS = 3, 2
 
 

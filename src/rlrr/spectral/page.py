@@ -29,6 +29,12 @@ COLUMNS = (
 )
 
 
+START = (
+    "RLRR starts away from pre-training unless it was trained with --init_weights identity (docs/methods.md): a part "
+    "of its change, and often most of it, was there before the first step; --log_deviation tells how much."
+)
+
+
 def write_page(path: Path, analyses: Sequence[Analysis], commands: Sequence[str] = ()) -> None:
     """Write one HTML file that shows some runs side by side.
 
@@ -65,17 +71,37 @@ def table(analyses: Sequence[Analysis]) -> Table:
                 UNKNOWN if analysis.trained is None else f"{analysis.trained:,}",
                 UNKNOWN if analysis.accuracy is None else f"{analysis.accuracy:.1%} ({analysis.accuracy_of})",
                 _percent(analysis.relative_change),
-                _percent(analysis.rotation_share),
+                UNKNOWN if analysis.rotation_share is None else f"{analysis.rotation_share:.1%}",
                 _percent(analysis.explained_both),
-                UNKNOWN if analysis.effective_rank_change is None else f"{analysis.effective_rank_change:.1f}",
-                f"{sum(row.intruders for row in analysis.rows)}" if analysis.rows else UNKNOWN,
+                UNKNOWN
+                if analysis.effective_rank_change is None
+                else f"{'≥ ' if analysis.truncation_error else ''}{analysis.effective_rank_change:.1f}",
+                UNKNOWN
+                if analysis.intruders is None
+                else f"{'≤ ' if analysis.truncation_error else ''}{analysis.intruders}",
             ]
             for analysis in analyses
         ],
         note="Trained parameters are those without the classifier. Relative change is ‖ΔW‖ / ‖W‖ over all weights as "
         "one. Rotation share and explained by rescaling are parts of ‖ΔW‖²: what is off the diagonal of Uᵀ ΔW V, and "
         "what the best (a bᵀ) ⊙ W makes. Effective rank is the mean over the weights that changed. Intruders are, of "
-        "the ten leading left directions of each weight, those unlike any that was there before, over all weights.",
+        "the ten leading left directions of each weight, those unlike any that was there before, over all weights. "
+        "A change that has nothing to do with W has a rotation share of about 1 - 1/n, with n the larger side of a "
+        "weight, and a rescaling explains about (√out + √in)² / (out in) of it, 1 % of 384 by 384."
+        + (f" {START}" if any(analysis.method == "rlrr" for analysis in analyses) else "")
+        + (f" {bounds}" if (bounds := truncation(analyses)) else ""),
+    )
+
+
+def truncation(analyses: Sequence[Analysis]) -> str:
+    """What decompositions that were truncated do not tell, in a sentence; nothing if all are exact."""
+    ranks = {analysis.rank for analysis in analyses if analysis.truncation_error}
+    if not ranks:
+        return ""
+    return (
+        f"With {enumerated([str(rank) for rank in ranks])} singular directions of each weight, rotation cannot be told "
+        "from a change of the spectrum, effective ranks are lower bounds and intruders upper ones; relative changes "
+        "and what a rescaling explains are exact."
     )
 
 
@@ -84,9 +110,9 @@ def _summary(analyses: Sequence[Analysis], shown: Sequence[Analysis]) -> str:
     if len(shown) == 1:
         (one,) = shown
         sentences.append(
-            f"{one.label} moved the weights by {_percent(one.relative_change)} of their norm. "
-            f"{_percent(one.rotation_share)} of the change's energy turns the singular bases, and a rescaling of "
-            f"outputs and inputs explains {_percent(one.explained_both)} of it."
+            f"{one.label} moved the weights by {_percent(one.relative_change)} of their norm. A rescaling of outputs "
+            f"and inputs explains {_percent(one.explained_both)} of the change's energy"
+            + ("." if one.rotation_share is None else f", and {one.rotation_share:.1%} of it turns the singular bases.")
         )
     elif shown:
         near, *_, far = sorted(shown, key=lambda analysis: analysis.relative_change or 0)
@@ -128,6 +154,8 @@ def _facts(analyses: Sequence[Analysis]) -> dict[str, str]:
             if errors
             else "exact, in float64"
         )
+    if images := {analysis.features_of for analysis in analyses if analysis.features_of}:
+        facts["features"] = f"of {' and '.join(sorted(images))}: the class token beside the mean of the patches"
     return facts
 
 
@@ -135,7 +163,7 @@ def _of_weights(shown: Sequence[Analysis], analyses: Sequence[Analysis]) -> list
     """`shown` are those of `analyses` whose weights changed; colours are given out over all."""
     if not shown:
         return []
-    k = shown[0].directions
+    k, exact = shown[0].directions, not any(analysis.truncation_error for analysis in shown)
     return [
         _picture(
             "At a glance: how far, and in what way",
@@ -147,9 +175,9 @@ def _of_weights(shown: Sequence[Analysis], analyses: Sequence[Analysis]) -> list
             _by_run(
                 shown,
                 lambda run: (
-                    f"relative change {_percent(run.relative_change)}, of which {_percent(run.rotation_share)} "
-                    f"turns the bases and {_percent(run.explained_both)} is explained by a rescaling; effective rank "
-                    f"of the change {run.effective_rank_change or 0:.1f}"
+                    f"relative change {_percent(run.relative_change)}, of which {_percent(run.explained_both)} is "
+                    f"explained by a rescaling; effective rank of the change {run.effective_rank_change or 0:.1f}"
+                    + ("" if run.rotation_share is None else f"; {run.rotation_share:.1%} of it turns the bases")
                 ),
             ),
         ),
@@ -160,21 +188,14 @@ def _of_weights(shown: Sequence[Analysis], analyses: Sequence[Analysis]) -> list
             "A cell is one weight, a line one block: ‖ΔW‖ / ‖W‖ in percent. All runs have the same colours, which "
             "follow the square root, so that small changes can be told apart.",
         ),
-        _heat_map(
-            "How much of the change turns the bases",
-            analyses,
-            "rotation_share",
-            "Percent of ‖ΔW‖² that is off the diagonal of Uᵀ ΔW V. At 0 singular values changed and nothing else; at "
-            "100 only their directions turned. A change that has nothing to do with W is near 100, too. Where "
-            "a cell is blank, the weight did not change.",
-        ),
+        *([_turning(analyses)] if exact else []),
         _heat_map(
             "How much of the change is a rescaling",
             analyses,
             "explained_both",
             "Percent of ‖ΔW‖² that the best (a bᵀ) ⊙ W makes, one number for each output and each input. RLRR of "
-            "rank 1 has 100 by its form; a change that has nothing to do with W has about 0. Where a cell "
-            "is blank, the weight did not change.",
+            "rank 1 has 100 by its form; of a change that has nothing to do with W it makes about (√out + √in)² / "
+            "(out in), 1 of 384 by 384. Where a cell is blank, the weight did not change.",
         ),
         _picture(
             "Which side a rescaling would have to take",
@@ -208,14 +229,7 @@ def _of_weights(shown: Sequence[Analysis], analyses: Sequence[Analysis]) -> list
                 ),
             ),
         ),
-        _picture(
-            "In which directions of W the change lies",
-            partial(pictures.energies, analyses),
-            "The share of ‖ΔW‖² in the leading singular directions of W, medians over the blocks. Along the grey line "
-            "the change lies where W is strong; along the dotted one it is spread evenly, as noise is; below that it "
-            "lies where W is weak.",
-            _by_run(shown, _energies_in_words),
-        ),
+        *([_lying(analyses, shown)] if exact else []),
         _picture(
             "How far the leading subspaces turned",
             partial(pictures.by_block, analyses, "{side}_angle_mean", "Mean angle (degrees)"),
@@ -231,6 +245,28 @@ def _of_weights(shown: Sequence[Analysis], analyses: Sequence[Analysis]) -> list
             _by_run(shown, lambda run: _sides_in_words(run, "{side}_orthogonality", "{:.3f}")),
         ),
     ]
+
+
+def _turning(analyses: Sequence[Analysis]) -> Picture:
+    return _heat_map(
+        "How much of the change turns the bases",
+        analyses,
+        "rotation_share",
+        "Percent of ‖ΔW‖² that is off the diagonal of Uᵀ ΔW V. At 0 singular values changed and nothing else; at "
+        "100 only their directions turned. A change that has nothing to do with W is near 100, too. Where "
+        "a cell is blank, the weight did not change.",
+    )
+
+
+def _lying(analyses: Sequence[Analysis], shown: Sequence[Analysis]) -> Picture:
+    return _picture(
+        "In which directions of W the change lies",
+        partial(pictures.energies, analyses),
+        "The share of ‖ΔW‖² in the leading singular directions of W, medians over the blocks. Along the grey line "
+        "the change lies where W is strong; along the dotted one it is spread evenly, as noise is; below that it "
+        "lies where W is weak.",
+        _by_run(shown, _energies_in_words),
+    )
 
 
 def _of_vectors(analyses: Sequence[Analysis]) -> list[Picture]:
@@ -308,7 +344,7 @@ def _ends_in_words(run: Analysis, measure: str) -> str:
 
 
 def _scalings_in_words(run: Analysis) -> str:
-    means = {name: pictures.mean_by_energy(run, measure) for measure, (name, _) in pictures.SCALINGS.items()}
+    means = {name: run.mean_by_energy(measure) for measure, (name, _) in pictures.SCALINGS.items()}
     return ", ".join(f"{name} {_percent(mean)}" for name, mean in means.items())
 
 

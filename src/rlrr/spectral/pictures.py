@@ -58,6 +58,8 @@ def overview(analyses: Sequence[Analysis], *, look: Look = LIGHT) -> Figure:
         "explained_both": ("A rescaling explains (%)", 100),
         "effective_rank_change": ("Effective rank of ΔW", 1),
     }
+    if any(analysis.truncation_error for analysis in analyses):
+        del titles["rotation_share"]
     height, columns = (1.7, 1) if look.narrow else (2.4, 3)
     keys = keys_of(shown, analyses, look, line=False)
     x = "Relative change (%), log scale"
@@ -285,7 +287,7 @@ def scalings(analyses: Sequence[Analysis], *, look: Look = LIGHT) -> Figure:
         for offset, (measure, (_, marker)) in zip((-0.24, 0, 0.24), SCALINGS.items(), strict=True):
             values = 100 * _numbers(rows, measure)
             axes.plot(np.quantile(values, (0.1, 0.9)), [place + offset] * 2, color=colour, linewidth=1.2, alpha=0.6)
-            mean = 100 * (mean_by_energy(analysis, measure) or 0)
+            mean = 100 * (analysis.mean_by_energy(measure) or 0)
             axes.plot(mean, place + offset, marker, color=colour, markersize=6, markeredgecolor=look.paper)
     axes.set_yticks(range(len(shown)), names)
     axes.set(xlim=(-2, 102), ylim=(len(shown) - 0.5, -0.5))
@@ -373,12 +375,6 @@ def _round_numbers(top: float) -> list[float]:
     """0 and the four largest of 1, 2, 5, 10, … up to `top`, which are well apart on a scale of square roots."""
     power = 10.0 ** math.floor(math.log10(top))
     return [0, *sorted(one for step in (5, 2, 1, 0.5, 0.2, 0.1) if (one := step * power) <= top)[-4:]]
-
-
-def mean_by_energy(analysis: Analysis, measure: str) -> float | None:
-    """The mean of a field over the weights, each with the energy of its change."""
-    rows = [row for row in analysis.rows if row.norm_change]
-    return float(np.average(_numbers(rows, measure), weights=_numbers(rows, "norm_change") ** 2)) if rows else None
 
 
 def in_short(percent: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +43,7 @@ from rlrr.tuners import RLRRModel
 
 _RECIPE, _METRICS, _MODEL_CONFIG = "recipe.yaml", "metrics.jsonl", "config.json"
 _PEFT_PATH = "base_model.model."
-_CLASSIFIER = re.compile(re.escape(_PEFT_PATH) + rf"(?:{'|'.join(HEADS)})(?:\.fc)?\.weight")
+_CLASSIFIER = re.compile(re.escape(_PEFT_PATH) + rf"(?:{'|'.join(HEADS)})(?:\.fc)?\.(?:weight|bias)")
 # What a run has measured and where; the first that it has is told.
 _ACCURACIES = {"test_accuracy": "test", "best_test_accuracy": "best test epoch", "val_accuracy": "val"}
 
@@ -163,7 +164,11 @@ def open_source(
     """
     path = Path(what).expanduser()
     label = label or labels([what])[0]
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError:  # its name is too long to be one
+        there = False
+    if not there:
         raise RLRRError(f"There is no run, adapter, model or file of weights {path}.", usage=True)
     if (path / RECORD).exists() or (path / _RECIPE).exists():
         return _run(path, weights, label)
@@ -267,8 +272,10 @@ def _deviations(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
+        records = [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not all(math.isfinite(record.get("deviation", 0)) for record in records):
+            raise ValueError("a deviation is not finite")
+    except (TypeError, ValueError) as error:
         raise RLRRError(f"{path} is damaged ({error}): delete it, and the rest of the run can be analysed.") from None
     return [record for record in records if "deviation" in record]
 
