@@ -6,7 +6,6 @@ new ones, and a place that cannot be written to costs a warning, not the run. Wh
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import inspect
@@ -15,9 +14,7 @@ import logging
 import math
 import os
 import platform
-import re
 import secrets
-import shutil
 import sys
 import threading
 import warnings
@@ -32,14 +29,12 @@ import torch
 import torchvision
 from PIL import Image, ImageFile, features
 
+from rlrr.cache import FOLDER, LIMIT, cache_folder, cache_limit, make_room
 from rlrr.data.dataset import Split
 from rlrr.data.decode import Source, decode
 from rlrr.data.digest import data_digest
 from rlrr.errors import RLRRError
 
-FOLDER, LIMIT = "RLRR_CACHE", "RLRR_CACHE_GIB"  # environment variables
-_DEFAULT_GIB = 20.0
-_OURS = re.compile(r"\.?[0-9a-f]{64}\.uint8(\.[0-9a-f]+\.tmp)?")  # whole and unfinished: nothing else is ever deleted
 _CODECS = ("jpg", "libjpeg_turbo", "jpg_2000", "zlib", "libtiff", "webp", "avif")
 
 logger = logging.getLogger(__name__)
@@ -91,7 +86,7 @@ def place(split: Split, transform: str) -> Path | None:
     Raises:
         RLRRError: `RLRR_CACHE_GIB` is not a number of 0 or more.
     """
-    if not (_limit() and len(split) and all(map(_has_bytes, split.images))):
+    if not (cache_limit() and len(split) and all(map(_has_bytes, split.images))):
         return None
     try:
         content = data_digest(Split(split.images, [0] * len(split), [""] * len(split)))
@@ -99,7 +94,7 @@ def place(split: Split, transform: str) -> Path | None:
         return None
     parts = [content, transform, _libraries(), ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS]
     try:
-        folder = _folder()
+        folder = cache_folder("images")
     except RuntimeError as error:
         _warn(f"the home folder ({error})")
         return None
@@ -136,7 +131,7 @@ class Recorder:
     def __enter__(self) -> Self:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            _make_room(self._path.parent, math.prod(self._shape))
+            make_room(self._path.parent, math.prod(self._shape))
             self._file = self._temporary.open("xb")
         except OSError as error:
             self._fail(error)
@@ -194,53 +189,6 @@ def _warn(where: str) -> None:
         FOLDER,
         LIMIT,
     )
-
-
-def _make_room(folder: Path, size: int) -> None:
-    """Delete what was used longest ago until `size` bytes more are within the limit.
-
-    Raises:
-        OSError: they cannot be, or would take more than half of what is free on the disk.
-    """
-    limit = _limit()
-    if size > limit:
-        gib = size / 2**30
-        raise OSError(errno.EFBIG, f"{gib:.3g} GiB are needed, of {limit / 2**30:.3g} allowed")
-    files = []
-    for path in folder.iterdir():
-        with suppress(OSError):  # deleted by another run just now
-            if _OURS.fullmatch(path.name):
-                files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
-    total = size + sum(taken for _, taken, _ in files)
-    for _, taken, path in sorted(files):
-        if total <= limit:
-            break
-        path.unlink(missing_ok=True)
-        total -= taken
-    if 2 * size > shutil.disk_usage(folder).free:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _limit() -> float:
-    """In bytes."""
-    given = os.environ.get(LIMIT) or _DEFAULT_GIB
-    try:
-        gib = float(given)
-    except ValueError:
-        gib = math.nan
-    if not gib >= 0:
-        raise RLRRError(f"{LIMIT} must be a number of GiB, 0 for no cache, not {given!r}.", usage=True)
-    return gib * 2**30
-
-
-def _folder() -> Path:
-    """As an absolute path.
-
-    Raises:
-        RuntimeError: it is in the home folder, and there is none.
-    """
-    base = os.environ.get(FOLDER) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rlrr"
-    return Path(base).expanduser().absolute() / "images"
 
 
 def _has_bytes(image: Source) -> bool:
