@@ -89,7 +89,7 @@ def _tune(folder: Path, sample: str, case: str, epochs: int, image_size: int) ->
     demo = load_recipe("demo")
     common = {"data": f"sample:{sample}", "epochs": epochs, "image_size": image_size, "select": "last", "threads": 1}
     with _only_shifts() if case == "shift" else nullcontext():
-        train(replace(demo, **common, **CASES[case]), folder / sample / case, overwrite=True)
+        train(replace(demo, **common | CASES[case]), folder / sample / case, overwrite=True)
 
 
 def measured(folder: Path, sample: str, case: str) -> Analysis:
