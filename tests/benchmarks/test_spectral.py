@@ -35,7 +35,7 @@ def render(spectral):
         ("SSF leaves the other", {"ssf": {"in_angle": 1, "out_angle": 5}}, {"ssf": {"in_angle": 4, "out_angle": 5}}),
         ("RLRR needs both", {"rlrr": {"both": 1.0, "left": 0.1, "right": 0.1}}, {"rlrr": {"both": 1.0, "left": 0.9}}),
         ("The residual anchors", {"rlrr": {"change": 0.1}}, {"rlrr": {"change": 0.6}}),
-        ("The same, when both start", {"identity": {"change": 0.1}}, {"identity": {"change": 0.6}}),
+        ("The same, when RLRR too", {"identity": {"change": 0.1}}, {"identity": {"change": 0.6}}),
         ("LoRA is weak", {"lora": {"change": 0.1}}, {"lora": {"change": 0.3}}),
         ("RLRR stays nearer", {"identity": {"change": 0.1}}, {"identity": {"change": 0.6}}),
         (

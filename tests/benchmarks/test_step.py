@@ -4,6 +4,7 @@
 
 import json
 import os
+from functools import partial
 
 import pytest
 import timm
@@ -99,13 +100,12 @@ def test_cases_take_turns_and_their_parts_make_up_a_step(step, precision):
         assert turn["step"] == pytest.approx(turn["forward"] + turn["backward"] + turn["optimiser"])
 
 
-def test_full_fine_tuning_takes_the_memory_of_its_gradients_and_moments(step):
-    options = {"image_size": 32, "device": "cpu", "threads": 1}
-    linear, full = (
-        step.measure_memory("vit_tiny_patch16_224", 2, "fp32", case, **options) for case in ("linear", "full")
-    )
-    assert linear["trained"] == 192 * 100 + 100
-    assert full["peak_mib"] > 3 * 4 * full["trained"] / 2**20 > linear["peak_mib"]
+def test_full_fine_tuning_takes_the_memory_of_its_gradients_and_moments(step, measure):
+    # in a process of its own, as it is run: in this one, what earlier tests have freed would be used again unseen
+    memory = partial(step.measure_memory, image_size=32, device="cpu", threads=1)
+    full = measure.in_new_process(memory, "vit_tiny_patch16_224", 2, "fp32", "full")
+    assert full["trained"] > 5e6
+    assert full["peak_mib"] > 3 * 4 * full["trained"] / 2**20
 
 
 def synthetic(case: str, seconds: list[float], mib: float, precision: str = "fp32") -> dict:
