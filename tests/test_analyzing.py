@@ -11,7 +11,9 @@ from rlrr import analyzing
 from rlrr.errors import RLRRError
 
 
-def test_runs_are_measured_side_by_side_and_written(finished_run, tmp_path):
+def test_runs_are_measured_side_by_side_and_written(finished_run, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(analyzing, "write_page", lambda *args: shown.append(args))
     copy = shutil.copytree(finished_run, tmp_path / "copy")
     analyses = rlrr.analyze([finished_run, copy], tmp_path / "out", directions=4, commands=["rlrr analyze"])
 
@@ -21,7 +23,7 @@ def test_runs_are_measured_side_by_side_and_written(finished_run, tmp_path):
     assert [run["means"]["relative_change"] for run in data] == [run.relative_change for run in analyses]
     lines = list(csv.DictReader((tmp_path / "out" / "analysis.csv").open()))
     assert [line["name"] for line in lines] == [row.name for run in analyses for row in run.rows]
-    assert "<code>rlrr analyze" in (tmp_path / "out" / "report.html").read_text()
+    assert shown == [(tmp_path / "out" / "report.html", analyses, ["rlrr analyze"])]
     assert analyses[0].features == []
 
 
