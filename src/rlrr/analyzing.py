@@ -15,7 +15,7 @@ from tqdm import tqdm
 from rlrr.data import PreparedImages, Split, load_data, prepare_split
 from rlrr.data.pipeline import preparation
 from rlrr.errors import RLRRError
-from rlrr.files import cannot_write
+from rlrr.files import cannot_write, nearest_existing
 from rlrr.spectral.analysis import Analysis
 from rlrr.spectral.analysis import analyze as measure_weights
 from rlrr.spectral.export import write_csv, write_json
@@ -76,7 +76,7 @@ def analyze(
 
 def _expect_writable(folder: Path) -> None:
     """Refuse a place where nothing can be written before minutes are spent on what is to be written there."""
-    nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    nearest = nearest_existing(folder)
     if not nearest.is_dir():
         raise cannot_write(folder, NotADirectoryError(errno.ENOTDIR, f"{nearest} is a file"))
     if not os.access(nearest, os.W_OK):

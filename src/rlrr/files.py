@@ -65,6 +65,11 @@ def expect_new_folder(path: Path) -> None:
         expect_new_file(path)
 
 
+def nearest_existing(path: Path) -> Path:
+    """The path, or of the folders it would lie in the nearest that exists."""
+    return next(parent for parent in (path.resolve(), *path.resolve().parents) if parent.exists())
+
+
 def at_line(path: Path | str, text: str, key: str) -> str:
     """Where a file of lines `key: value` has a key: "path, line 3", or its path alone."""
     for number, line in enumerate(text.splitlines(), start=1):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -95,18 +95,28 @@ def rescaling_norm(
     scale_out, scale_in = scale_out.double(), scale_in.double().view(-1, *scale_in.shape[-2:])
     if multiply_weight and not residual:  # S - 1 is a sum of one term more
         scale_out, scale_in = F.pad(scale_out, (0, 1), value=-1), F.pad(scale_in, (0, 0, 0, 1), value=1)
-    square, tile = scale_out.new_zeros(()), max(1, _TILE // weight.shape[1])
-    blocks = (tensor.view(len(scale_in), -1, tensor.shape[-1]) for tensor in (scale_out, weight))
-    for *of_block, right in zip(*blocks, scale_in, strict=True):
-        for of_rows, rows in zip(*(tensor.split(tile) for tensor in of_block), strict=True):
-            left, exact = of_rows.mT, rows.double()
-            if multiply_weight:
-                square += (_products(left) @ exact.square() * _products(right)).sum()
-            else:
-                square += ((left @ left.mT) * (right @ right.mT)).sum()
-            if not (residual or multiply_weight):  # ‖S - W‖²
-                square += exact.square().sum() - 2 * (left @ exact * right).sum()
+    square = scale_out.new_zeros(())
+    for right, of_rows, rows in _tiles(scale_in, scale_out, weight):
+        left, exact = of_rows.mT, rows.double()
+        if multiply_weight:
+            square += (_products(left) @ exact.square() * _products(right)).sum()
+        else:
+            square += ((left @ left.mT) * (right @ right.mT)).sum()
+        if not (residual or multiply_weight):  # ‖S - W‖²
+            square += exact.square().sum() - 2 * (left @ exact * right).sum()
     return square.clamp_min(0).sqrt().item()
+
+
+def _tile_rows(columns: int) -> int:
+    return max(1, _TILE // columns)
+
+
+def _tiles(scale_in: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The vectors (r, in) of each fused block with `_TILE` numbers, by rows, of all tensors (out, ...) at a time."""
+    blocks = (tensor.view(len(scale_in), -1, tensor.shape[-1]) for tensor in tensors)
+    for vectors, *of_block in zip(scale_in, *blocks, strict=True):
+        for rows in zip(*(tensor.split(_tile_rows(scale_in.shape[-1])) for tensor in of_block), strict=True):
+            yield vectors, *rows
 
 
 def _products(terms: Tensor) -> Tensor:
@@ -257,13 +267,10 @@ def _changed_in_tiles(
     if residual:  # 1 + S is the product of the vectors and one more pair, of ones
         scale_out, scale_in = F.pad(scale_out, (0, 1), value=1), F.pad(scale_in, (0, 0, 0, 1), value=1)
     changed = torch.empty_like(weight, dtype=dtype)
-    tile = max(1, _TILE // weight.shape[1])
-    scale = torch.empty(tile, weight.shape[1], dtype=exact)
-    blocks = (tensor.view(len(scale_in), -1, tensor.shape[-1]) for tensor in (scale_out, weight, changed))
-    for *of_block, vectors in zip(*blocks, scale_in, strict=True):
-        for of_rows, rows, its in zip(*(tensor.split(tile) for tensor in of_block), strict=True):
-            torch.mm(of_rows, vectors, out=scale[: len(rows)])
-            torch.mul(scale[: len(rows)], rows, out=its)
+    scale = torch.empty(_tile_rows(weight.shape[1]), weight.shape[1], dtype=exact)
+    for vectors, of_rows, rows, its in _tiles(scale_in, scale_out, weight, changed):
+        torch.mm(of_rows, vectors, out=scale[: len(rows)])
+        torch.mul(scale[: len(rows)], rows, out=its)
     return changed
 
 

@@ -14,9 +14,14 @@ from rlrr.errors import RLRRError
 from rlrr.targets import classifier_names
 
 
+def plain_model(model: nn.Module) -> nn.Module:
+    """The model inside a PEFT model, with the adapters in its layers; any other as it is."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def parameter_counts(model: nn.Module) -> dict[str, int]:
     """Numbers of trained parameters: in the classifier (`head`) and elsewhere (`adapter`)."""
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    plain = plain_model(model)
     heads = [plain.get_submodule(name) for name in classifier_names(plain)]
     in_head = {id(parameter) for head in heads for parameter in head.parameters()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -55,13 +55,7 @@ def add_arguments(parser: Parser) -> None:
         help="For large models: only as many singular directions, by a randomised SVD whose error is shown; rotation "
         "is then not told, and ranks are bounds.",
     )
-    parser.add_argument(
-        "--weights",
-        metavar="PATH",
-        type=str | None,
-        default=None,
-        help="Where the backbone's weights are now, if not where they were in training.",
-    )
+    parser.add_weights()
     parser.add_argument("--json", type=bool, default=False, help="Print the means of each run as JSON.")
 
 

@@ -33,6 +33,10 @@ class Parser(ArgumentParser):
     def add_run(self) -> None:
         """Take the finished run a command works on, and where its backbone's weights are."""
         self.add_argument("run", metavar="RUN", type=str, help="Folder of a finished run.")
+        self.add_weights()
+
+    def add_weights(self) -> None:
+        """Take where the weights of the backbone are that a run was trained on."""
         self.add_argument(
             "--weights",
             metavar="PATH",

@@ -26,7 +26,7 @@ from rlrr.spectral.measures import (
     explained_by_scaling,
     intruder_dimensions,
     principal_angles,
-    relative_change,
+    relative,
     stable_rank,
 )
 from rlrr.spectral.sources import Pair, Source
@@ -241,7 +241,7 @@ def measure(pair: Pair, *, directions: int = 16, rank: int | None = None) -> Wei
         columns=after.shape[1],
         norm_before=norm_before,
         norm_change=norm_change,
-        relative_change=relative_change(pair.before, pair.after),
+        relative_change=relative(norm_change, norm_before),
         spectrum_share=energy.spectrum_share,
         rotation_share=energy.rotation_share,
         unresolved_share=energy.unresolved_share,

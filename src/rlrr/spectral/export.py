@@ -54,7 +54,6 @@ def summary(analysis: Analysis) -> dict[str, Any]:
         "features_of",
     )
     means = ("relative_change", "rotation_share", "explained_both", "effective_rank_change")
-
     of_run = {name: getattr(analysis, name) for name in names}
     return of_run | {"means": {name: getattr(analysis, name) for name in means}}
 

@@ -15,12 +15,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
 from rlrr.errors import RLRRError
 from rlrr.spectral.measures import principal_angles, relative_change
 from rlrr.targets import block_names
+from rlrr.trainable import plain_model
 
 LEAST_IMAGES = 4  # for an estimate of CKA without bias
 _BATCH = 32
@@ -63,7 +63,7 @@ def feature_changes(
     """
     if len(images) < LEAST_IMAGES:
         raise RLRRError(f"Features are compared on {LEAST_IMAGES} images or more, not {len(images)}.", usage=True)
-    names, others = (block_names(_plain(model)) for model in (before, after))
+    names, others = (block_names(plain_model(model)) for model in (before, after))
     if not names or len(names) != len(others):
         raise RLRRError(
             f"Features are compared block by block, and the models have {len(names)} and {len(others)}: give two of "
@@ -124,13 +124,9 @@ def _subspace_angle(before: Tensor, after: Tensor, directions: int) -> float | N
     return principal_angles(*(basis[:, :count] for basis in bases)).mean().item() if count else None
 
 
-def _plain(model: nn.Module) -> nn.Module:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
 def _features(model: nn.Module, blocks: Sequence[str], images: Tensor) -> list[Tensor]:
     """The features after each block, (n, d), float32 on the CPU."""
-    plain, device = _plain(model), next(model.parameters()).device
+    plain, device = plain_model(model), next(model.parameters()).device
     patches = _patches(plain, images)
     found: list[list[Tensor]] = [[] for _ in blocks]
 

@@ -28,7 +28,11 @@ def relative_change(before: Tensor, after: Tensor) -> float | None:
         0 for a weight that did not change, be it zero; None for a zero one that did.
     """
     before = before.double()
-    change, norm = (after.double() - before).norm().item(), before.norm().item()
+    return relative((after.double() - before).norm().item(), before.norm().item())
+
+
+def relative(change: float, norm: float) -> float | None:
+    """`relative_change` from the norms of ΔW and W."""
     return change / norm if norm else None if change else 0.0
 
 

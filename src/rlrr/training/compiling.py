@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from peft import PeftModel
 from torch import nn
 
 from rlrr.errors import RLRRError
+from rlrr.trainable import plain_model
 
 
 def compile_model(model: nn.Module) -> None:
@@ -23,7 +23,7 @@ def compile_model(model: nn.Module) -> None:
         RLRRError: nothing can be compiled on this machine.
     """
     _check_compiler()
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    plain = plain_model(model)
     blocks = getattr(plain, "blocks", None)
     parts = list(blocks) if isinstance(blocks, (nn.Sequential, nn.ModuleList)) else []
     alike = len({repr(part) for part in parts}) == 1

@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -26,6 +25,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from rlrr.kernel import rescaling_norm
 from rlrr.targets import block_names, classifier_names
+from rlrr.trainable import plain_model
 from rlrr.tuners.rlrr.layer import Affine, Rescaled, RLRRLayer
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class _Weight:
 
 
 def _weights(model: nn.Module) -> list[_Weight]:
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    plain = plain_model(model)
     blocks, found = block_names(plain), []
     seen = classifier_names(plain)
     for name, module in plain.named_modules():

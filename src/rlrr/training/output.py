@@ -16,7 +16,7 @@ from torch import nn
 
 from rlrr.adapters import PEFT_CONFIG, RECORD, TENSORS
 from rlrr.errors import RLRRError, did_you_mean
-from rlrr.files import at_line, atomic, cannot_write
+from rlrr.files import at_line, atomic, cannot_write, nearest_existing
 from rlrr.training.recipe import Recipe, differences
 
 RECIPE, METRICS, CHECKPOINTS, TENSORBOARD = "recipe.yaml", "metrics.jsonl", "checkpoints", "tensorboard"
@@ -84,8 +84,7 @@ def check_space(folder: Path, model: nn.Module) -> None:
     # each checkpoint holds the trained tensors and AdamW's two moments; a third is written before the first goes
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     needed = 10 * trained + (20 << 20)
-    existing = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(nearest_existing(folder)).free
     if free < needed:
         raise RLRRError(
             f"The disk of {folder} has {free >> 20} MiB free and the run needs about {needed >> 20} MiB: free some "
