@@ -100,7 +100,7 @@ def _some(data: str | Path) -> tuple[Split, str]:
 
 def _features(source: Source, split: tuple[Split, str] | None, directions: int) -> dict[str, Any]:
     """`Analysis.features` and `features_of`, of these images or of some of the run's own."""
-    before, after, config = source.before_model(), source.after_model(), source.preprocessing
+    before, after, config = source.before.model, source.after.model, source.preprocessing
     if before is None or after is None or config is None:
         raise RLRRError(
             f"{source.label}: features need the model that makes them and how it takes images, which files of weights "

@@ -166,9 +166,9 @@ def test_other_methods_have_no_vectors(method, runs):
 def test_the_models_of_a_run_are_its_backbone_and_itself(method, runs, tiny_backbone):
     source, plain = open_source(runs[method]), load_backbone(tiny_backbone, num_classes=0).model.eval()
     with torch.no_grad():
-        assert torch.equal(source.before_model().forward_features(IMAGES), plain.forward_features(IMAGES))
+        assert torch.equal(source.before.model.forward_features(IMAGES), plain.forward_features(IMAGES))
     expected = logits(load_adapter(runs[method])[0])
-    torch.testing.assert_close(logits(source.after_model()), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(source.after.model), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -230,10 +230,10 @@ def test_an_adapter_that_cannot_be_merged_has_models_and_no_pairs(adapters, tiny
     folder, model = adapters["lily"]
     source = open_source(folder, start=tiny_backbone)
     assert (source.method, source.has_weight_form, source.names, list(source.pairs())) == ("lily", False, (), [])
-    assert torch.equal(logits(source.after_model()), logits(model))
+    assert torch.equal(logits(source.after.model), logits(model))
     with torch.no_grad():
         plain = load_backbone(tiny_backbone, num_classes=0).model.eval()
-        assert torch.equal(source.before_model().forward_features(IMAGES), plain.forward_features(IMAGES))
+        assert torch.equal(source.before.model.forward_features(IMAGES), plain.forward_features(IMAGES))
 
 
 def test_an_adapter_on_a_model_of_transformers(vits, tmp_path):
@@ -242,7 +242,7 @@ def test_an_adapter_on_a_model_of_transformers(vits, tmp_path):
     model = randomized(get_peft_model(plain, config))
     model.save_pretrained(tmp_path / "adapter")
     source = open_source(tmp_path / "adapter", start=vits[0])
-    assert torch.allclose(source.after_model()(IMAGES).logits, model(IMAGES).logits, atol=1e-5)
+    assert torch.allclose(source.after.model(IMAGES).logits, model(IMAGES).logits, atol=1e-5)
     assert {pair.kind for pair in source.pairs() if pair.name in changed(source)} == {"q", "fc1"}
 
 
@@ -256,8 +256,8 @@ def test_a_merged_run_against_its_backbone_gives_the_pairs_of_the_run(merged, ru
         assert (one.name, one.layer, one.kind) == (two.name, two.layer, two.kind)
         assert torch.equal(one.before, two.before)
         assert torch.equal(one.after, two.after)
-    assert source.before_model() is not None
-    assert source.after_model() is not None
+    assert source.before.model is not None
+    assert source.after.model is not None
     assert source.preprocessing["input_size"] == (3, 32, 32)
 
 
@@ -274,13 +274,13 @@ def test_two_files_give_the_same_pairs_without_a_model(ending, merged, tiny_back
     for pair in source.pairs():
         assert (pair.layer, pair.kind) == (wanted[pair.name].layer, wanted[pair.name].kind)
         assert torch.equal(pair.after, wanted[pair.name].after)
-    assert (source.label, source.before_model(), source.after_model()) == (f"new{ending}", None, None)
+    assert (source.label, source.before.model, source.after.model) == (f"new{ending}", None, None)
 
 
 def test_a_file_against_a_model_folder(merged, tiny_backbone):
     source = open_source(merged / "model.safetensors", start=tiny_backbone)
     assert changed(source) == set(NAMES)
-    assert source.after_model() is None
+    assert source.after.model is None
 
 
 def test_the_blocks_of_a_file_are_in_their_order(tmp_path):
@@ -310,7 +310,7 @@ def test_two_folders_of_transformers(vits):
     assert changed(source) == set(source.names)
     kinds = {"q", "k", "v", "proj", "fc1", "fc2"}
     assert [{pair.kind for pair in source.pairs() if pair.layer == i} for i in range(2)] == [kinds, kinds]
-    assert source.after_model()(IMAGES).logits.shape == (4, 4)
+    assert source.after.model(IMAGES).logits.shape == (4, 4)
 
 
 # Labels

@@ -89,8 +89,8 @@ class Source:
     Attributes:
         label: What tables and legends call it.
         method: Name of the method, PEFT's type in lower case, or "weights" for two checkpoints.
-        before: The weights it started from.
-        after: The weights with all that was learned.
+        before: The weights it started from; its model's classifier means nothing.
+        after: The weights with all that was learned; its model is a PEFT model where the adapter cannot be merged.
         places: Of its matrices, in the model's order, or in that of their names if they come from files alone.
         record: What `rlrr.json` says, if it is a run.
         trained: Number of trained parameters without the classifier; None if it is not known.
@@ -133,14 +133,6 @@ class Source:
         for place in self.places:
             before, after = place.take(self.before.tensors), place.take(self.after.tensors)
             yield Pair(place.name, place.layer, place.kind, before, after)
-
-    def before_model(self) -> nn.Module | None:
-        """The plain model before tuning; None if there are only tensors of it. Its classifier means nothing."""
-        return self.before.model
-
-    def after_model(self) -> nn.Module | None:
-        """The tuned model: a plain one, or where its adapter cannot be merged a PEFT model; None as before."""
-        return self.after.model
 
 
 def open_source(
