@@ -39,18 +39,18 @@ from torch.nn import functional as F
 from rlrr import train
 from rlrr.data import load_data
 from rlrr.files import read_json
-from rlrr.kernel import product_dtype, rescaled_linear, rescaling, scale_gradients
-from rlrr.recipes import load_recipe
+from rlrr.recipes.files import load_recipe
 from rlrr.training.images import training_images
 from rlrr.training.run import build
 from rlrr.tuners.rlrr import layer
+from rlrr.tuners.rlrr.functional import product_dtype, rescaled_linear, rescaling, scale_gradients
 
 SAMPLES = ("mnist", "digits", "lfw")
 FRACTIONS = (0.5, 0.25, 0.125)
 
 
 class SketchedLinear(torch.autograd.Function):
-    """As `rlrr.kernel.rescaled_linear`, with the scales' gradient from a count sketch of the rows of its input.
+    """As `functional.rescaled_linear` of RLRR, with the scales' gradient from a count sketch of the rows of its input.
 
     Every row is added, with a random sign, into one of m; the buckets are of equal size, which is a little better than
     drawing one for each row.

@@ -48,8 +48,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rlrr import RLRRConfig
-from rlrr.errors import RLRRError
-from rlrr.targets import block_linears, classifier_names
+from rlrr.backbones.families import block_linears, classifier_names
+from rlrr.errors import UsageError
 
 CLASSES = 100
 REFERENCE = ("merged", None)
@@ -188,9 +188,8 @@ def main(
     """
     check_model(model)
     if not adapters or max(adapters) > batch_size:
-        raise RLRRError(
+        raise UsageError(
             f"{max(adapters, default=0)} adapters cannot share {batch_size} images: give numbers up to batch_size.",
-            usage=True,
         )
     if threads:
         torch.set_num_threads(threads)

@@ -58,7 +58,7 @@ from tqdm import tqdm
 from rlrr.data import PreparedImages, Split, prepare_split
 from rlrr.data.cache import FOLDER, LIMIT, CachedImages, open_images, place
 from rlrr.data.pipeline import flip, preparation
-from rlrr.methods import apply_method
+from rlrr.methods.apply import apply_method
 from rlrr.training.trainer import resolve_precision
 
 CLASSES = 100

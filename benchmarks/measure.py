@@ -26,8 +26,8 @@ import timm
 import torch
 from jsonargparse import auto_cli
 
-from rlrr.adapters import library_versions
-from rlrr.errors import RLRRError, did_you_mean
+from rlrr.adapters.record import library_versions
+from rlrr.errors import RLRRError, UsageError, did_you_mean
 from rlrr.files import atomic, write_json
 from rlrr.training.memory import forget_peak
 
@@ -117,7 +117,7 @@ def check_model(name: str) -> None:
         RLRRError: naming the nearest one.
     """
     if not timm.is_model(name):
-        raise RLRRError(f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}", usage=True)
+        raise UsageError(f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
 
 
 def choose_device(name: str | None = None) -> str:
@@ -127,7 +127,7 @@ def choose_device(name: str | None = None) -> str:
         RLRRError: a GPU is asked for where torch finds none.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise RLRRError("torch finds no GPU here: leave out --device cuda.", usage=True)
+        raise UsageError("torch finds no GPU here: leave out --device cuda.")
     return name or ("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -38,13 +38,13 @@ from peft import PeftModel
 from torch import Tensor
 
 from rlrr import train
-from rlrr.adapters import RECORD
+from rlrr.adapters.record import RECORD
 from rlrr.files import atomic
-from rlrr.recipes import load_recipe
+from rlrr.methods.trainable import check_adapted
+from rlrr.recipes.files import load_recipe
 from rlrr.spectral.analysis import Analysis, analyze
 from rlrr.spectral.export import write_csv, write_json
-from rlrr.spectral.sources import open_source
-from rlrr.trainable import check_adapted
+from rlrr.spectral.tuned import open_source
 from rlrr.training import run
 
 SAMPLES = ("mnist", "digits", "lfw")

@@ -62,9 +62,9 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from rlrr.errors import RLRRError, did_you_mean
-from rlrr.methods import apply_method
-from rlrr.targets import block_linears, classifier_names
+from rlrr.backbones.families import block_linears, classifier_names
+from rlrr.errors import UsageError, did_you_mean
+from rlrr.methods.apply import apply_method
 from rlrr.training.attention import fastest_attention
 from rlrr.training.frozen import hold_frozen_in_bf16
 
@@ -283,7 +283,7 @@ def main(
         output: Folder of step.json and step.md.
     """
     if unknown := [case for case in cases if case not in CASES]:
-        raise RLRRError(f"There is no case {unknown[0]!r}.{did_you_mean(unknown[0], CASES)}", usage=True)
+        raise UsageError(f"There is no case {unknown[0]!r}.{did_you_mean(unknown[0], CASES)}")
     for model in models:
         check_model(model)
     if threads:

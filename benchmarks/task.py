@@ -58,8 +58,8 @@ from tqdm import tqdm
 from rlrr.backbones import load_backbone
 from rlrr.data.cache import FOLDER
 from rlrr.interop.timm_folder import write_timm_folder
+from rlrr.recipes.recipe import Recipe
 from rlrr.training import run
-from rlrr.training.recipe import Recipe
 from rlrr.training.trainer import ClassificationTrainer
 
 PROCEDURES = ("official", "rlrr", "rlrr_trainval")

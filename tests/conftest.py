@@ -78,7 +78,7 @@ def make_images():
 @pytest.fixture(scope="session")
 def finished_run(tiny_backbone, images, tmp_path_factory) -> Path:
     """A run of RLRR on `images` that tells the three classes apart. Read only."""
-    from rlrr.training.recipe import Recipe
+    from rlrr.recipes.recipe import Recipe
     from rlrr.training.run import train
 
     torch.set_num_threads(1)
@@ -90,7 +90,7 @@ def finished_run(tiny_backbone, images, tmp_path_factory) -> Path:
 @pytest.fixture
 def without_pictures(monkeypatch) -> None:
     """Let `rlrr.analyze` draw none, which takes seconds."""
-    monkeypatch.setattr("rlrr.analyzing.write_page", lambda *args, **options: None)
+    monkeypatch.setattr("rlrr.spectral.analyze.write_page", lambda *args, **options: None)
 
 
 def write_jpeg(file: Path, label: int, generator: np.random.Generator) -> None:
@@ -103,7 +103,7 @@ def write_jpeg(file: Path, label: int, generator: np.random.Generator) -> None:
 
 def write_vtab(root: Path, *names: str, train: int = 4, val: int = 2, test: int | None = None) -> Path:
     """Tasks of VTAB-1k (by default all 19) with few images; every class is in the test list, if that is not cut."""
-    from rlrr.data.vtab import TASKS
+    from rlrr.data.benchmarks.vtab import TASKS
 
     for seed, name in enumerate(names or TASKS):
         classes, generator = TASKS[name].classes, np.random.default_rng(seed)
@@ -132,7 +132,7 @@ def write_fgvc(root: Path, *names: str, train: int = 4, val: int = 2, trainval: 
         names: keys of `SETS`.
         trainval: write trainval.json in place of train.json and val.json.
     """
-    from rlrr.data.fgvc import SETS
+    from rlrr.data.benchmarks.fgvc import SETS
 
     layouts = {  # folder of the images, path and class id for a label, a split and a number
         "cub": ("images", lambda c, s, i: (f"{c + 1:03}.Bird_{c + 1}/{s}_{i}.jpg", f"{c + 1:03}")),
@@ -173,7 +173,7 @@ def official_backbones(tmp_path_factory) -> dict[str, str]:
     """The small ViT and Swin of tests/golden before training, as local timm folders."""
     from safetensors import safe_open
 
-    from rlrr.interop.official import from_official
+    from rlrr.interop.paper_names import from_official
 
     timm_names = {"vit": "vit_tiny_patch16_224", "swin": "swin_tiny_patch4_window7_224"}
     own = {"vit": ("hidden_size", "num_layers", "mlp_dim"), "swin": ("embed_dim", "depths", "window_size")}
@@ -200,9 +200,10 @@ def make_adapter(tiny_backbone):
     """Write a run as if trained: all that is trained is random, so that each tensor has its part in the logits."""
     from peft import get_peft_model
 
-    from rlrr.adapters import Record, save_adapter
+    from rlrr.adapters.folder import save_adapter
+    from rlrr.adapters.record import Record
     from rlrr.backbones import load_backbone
-    from rlrr.methods import apply_method
+    from rlrr.methods.apply import apply_method
     from rlrr.tuners import RLRRConfig
 
     def make(folder: Path, *, backbone=tiny_backbone, method="rlrr", seed=0, classes=CLASSES, size=None, **settings):

@@ -2,14 +2,13 @@
 
 import pytest
 
-from rlrr.errors import RLRRError, did_you_mean
+from rlrr.errors import RLRRError, UsageError, did_you_mean
 
 
 def test_an_error_is_its_sentence_and_knows_whether_the_call_was_wrong():
     assert str(RLRRError("Bad.")) == "Bad."
-    assert not RLRRError("Bad.").usage
-    assert RLRRError("Bad.", usage=True).usage
-    assert isinstance(RLRRError("Bad."), ValueError)
+    assert issubclass(RLRRError, ValueError)
+    assert issubclass(UsageError, RLRRError)
 
 
 @pytest.mark.parametrize(

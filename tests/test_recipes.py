@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlrr.data.fgvc import set_of
-from rlrr.errors import RLRRError
-from rlrr.recipes import load_recipe, packaged_recipes, recipe_path
-from rlrr.training.recipe import Recipe
+from rlrr.data.benchmarks.fgvc import set_of
+from rlrr.errors import RLRRError, UsageError
+from rlrr.recipes.files import load_recipe, packaged_recipes, recipe_path
+from rlrr.recipes.recipe import Recipe
 from rlrr.training.schedule import epoch_rates
 
 VTAB1K = """
@@ -147,7 +147,7 @@ def test_the_ending_may_be_left_out(name):
 def test_an_unknown_recipe_is_refused(name):
     with pytest.raises(RLRRError, match="There is no packaged recipe") as caught:
         recipe_path(name)
-    assert caught.value.usage
+    assert isinstance(caught.value, UsageError)
 
 
 def test_an_unknown_recipe_gets_the_nearest_names():

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
-    from rlrr.analyzing import analyze
-    from rlrr.combining import combine
+    from rlrr.adapters.combine import combine
     from rlrr.errors import RLRRError
-    from rlrr.evaluation import evaluate
-    from rlrr.merging import merge
-    from rlrr.predict import load
-    from rlrr.training.recipe import Recipe
+    from rlrr.inference.evaluate import evaluate
+    from rlrr.inference.predict import load
+    from rlrr.interop.merge import merge
+    from rlrr.recipes.recipe import Recipe
+    from rlrr.spectral.analyze import analyze
     from rlrr.training.run import train
     from rlrr.tuners import RLRRConfig, RLRRModel
 
@@ -27,12 +27,12 @@ _HOME = {
     "RLRRConfig": "rlrr.tuners",
     "RLRRError": "rlrr.errors",
     "RLRRModel": "rlrr.tuners",
-    "Recipe": "rlrr.training.recipe",
-    "analyze": "rlrr.analyzing",
-    "combine": "rlrr.combining",
-    "evaluate": "rlrr.evaluation",
-    "load": "rlrr.predict",
-    "merge": "rlrr.merging",
+    "Recipe": "rlrr.recipes.recipe",
+    "analyze": "rlrr.spectral.analyze",
+    "combine": "rlrr.adapters.combine",
+    "evaluate": "rlrr.inference.evaluate",
+    "load": "rlrr.inference.predict",
+    "merge": "rlrr.interop.merge",
     "train": "rlrr.training.run",
 }
 

@@ -14,7 +14,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from rlrr.errors import RLRRError
+from rlrr.errors import UsageError
 
 FOLDER, LIMIT = "RLRR_CACHE", "RLRR_CACHE_GIB"  # environment variables
 _DEFAULT_GIB = 20.0
@@ -43,7 +43,7 @@ def cache_limit() -> float:
     except ValueError:
         gib = math.nan
     if not gib >= 0:
-        raise RLRRError(f"{LIMIT} must be a number of GiB, 0 for no cache, not {given!r}.", usage=True)
+        raise UsageError(f"{LIMIT} must be a number of GiB, 0 for no cache, not {given!r}.")
     return gib * 2**30
 
 

@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 class RLRRError(ValueError):
-    """Bad input: one sentence on what was wrong, where, and what to do.
+    """Bad input: one sentence on what was wrong, where, and what to do, which the command line prints alone."""
 
-    The command line prints it without a traceback. `usage` tells a wrong call (exit code 2) from a run that
-    failed (exit code 1).
-    """
 
-    def __init__(self, message: str, *, usage: bool = False) -> None:
-        super().__init__(message)
-        self.usage = usage
+class UsageError(RLRRError):
+    """A wrong call, refused before anything is done (exit code 2), as against a run that failed (exit code 1)."""
+
+
+class Stopped(RLRRError):
+    """A run that a user or a scheduler stopped, and that can be resumed."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

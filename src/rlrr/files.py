@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def expect_new_file(path: Path) -> None:
         RLRRError: it does.
     """
     if path.exists():
-        raise RLRRError(f"{path} exists: give another --output; nothing is overwritten.", usage=True)
+        raise UsageError(f"{path} exists: give another --output; nothing is overwritten.")
 
 
 def expect_new_folder(path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from rlrr.backbones import load_backbone
 from rlrr.backbones.drop_path import drop_elements
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 from rlrr.interop.timm_folder import write_timm_folder
 
 
@@ -74,6 +74,6 @@ def test_a_swin_keeps_stochastic_depth(make_folder: Callable[..., Path]) -> None
 def test_a_model_without_drop_path_is_refused(tiny_model: nn.Module) -> None:
     with pytest.raises(RLRRError, match="tiny has no drop path to make one of the paper's") as caught:
         drop_elements(tiny_model, "tiny")
-    assert caught.value.usage
+    assert isinstance(caught.value, UsageError)
     with pytest.raises(RLRRError, match=r"timm cannot build vgg11 like this.*drop_path_rate"):
         load_backbone("vgg11", num_classes=2, weights="w.pth", drop_path=0.1, drop_path_kind="paper")

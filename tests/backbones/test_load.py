@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from rlrr.backbones import fingerprint, load_backbone
 from rlrr.backbones.releases import RELEASES
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 
 
 def test_the_fingerprint_leaves_out_the_classifier_and_the_positions_only(
@@ -38,7 +38,7 @@ def test_an_old_name_of_two_weights_is_refused(size: str) -> None:
         load_backbone(f"vit_{size}_patch16_224_in21k", num_classes=2)
     assert f"vit_{size}_patch16_224.orig_in21k" in str(caught.value)
     assert f"vit_{size}_patch16_224.augreg_in21k" in str(caught.value)
-    assert caught.value.usage
+    assert isinstance(caught.value, UsageError)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_an_old_name_of_two_weights_is_refused(size: str) -> None:
 def test_an_unknown_name_gets_the_nearest(name: str, meant: str) -> None:
     with pytest.raises(RLRRError, match=meant) as caught:
         load_backbone(name, num_classes=2)
-    assert caught.value.usage
+    assert isinstance(caught.value, UsageError)
 
 
 @pytest.mark.parametrize("prefix", ["", "timm/", "hf-hub:timm/"])
@@ -137,7 +137,7 @@ def test_a_folder_of_another_kind_is_refused(config: str, tmp_path: Path) -> Non
 def test_an_option_that_does_not_fit_is_refused(options: dict, words: str) -> None:
     with pytest.raises(RLRRError, match=words) as caught:
         load_backbone("vit_small_focus", **{"num_classes": 2, **options})
-    assert caught.value.usage
+    assert isinstance(caught.value, UsageError)
 
 
 @pytest.mark.parametrize(("architecture", "image_size"), [("resnet18", None), ("resnet50", 75)])

@@ -10,7 +10,7 @@ from timm.data import create_transform
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 from rlrr.backbones.preprocessing import override
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 
 OWN = {
     "input_size": (3, 224, 224),
@@ -66,4 +66,4 @@ def test_what_is_not_named_stays_and_lists_become_tuples() -> None:
 def test_a_value_that_cannot_be_is_refused(changes: dict, words: str) -> None:
     with pytest.raises(RLRRError, match=words) as caught:
         override(OWN, changes)
-    assert caught.value.usage
+    assert isinstance(caught.value, UsageError)

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from rlrr.errors import RLRRError
-from rlrr.methods import apply_method
+from rlrr.methods.apply import apply_method
 
 
 @pytest.fixture

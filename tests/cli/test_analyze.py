@@ -61,7 +61,7 @@ def test_a_mistaken_option_is_one_sentence(refused, run, options, said):
 
 
 def test_images_are_looked_for_before_anything_is_measured(refused, run, monkeypatch):
-    monkeypatch.delattr("rlrr.analyzing.measure_weights")
+    monkeypatch.delattr("rlrr.spectral.analyze.measure_weights")
     assert "Did you mean mnist" in refused("analyze", run, "--images", "sample:mnsit", code=1)
 
 

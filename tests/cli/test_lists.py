@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from rlrr.training.recipe import METHODS
+from rlrr.recipes.recipe import METHODS
 
 
 def test_methods_are_listed(rlrr):

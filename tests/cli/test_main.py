@@ -6,15 +6,14 @@ import re
 import shlex
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from rlrr.cli import methods
-from rlrr.cli.main import COMMANDS, main
+from rlrr.cli.main import COMMANDS, command_module, main
 from rlrr.cli.parser import Parser
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 
 
 def parse(command: str) -> None:
@@ -23,7 +22,7 @@ def parse(command: str) -> None:
     if rest and f"{name} {rest[0]}" in COMMANDS:
         name, rest = f"{name} {rest[0]}", rest[1:]
     parser = Parser(prog=f"rlrr {name}")
-    import_module(f"rlrr.cli.{name.replace(' ', '_')}").add_arguments(parser)
+    command_module(name).add_arguments(parser)
     parser.parse(rest)
 
 
@@ -74,7 +73,7 @@ def test_the_help_of_a_command_lists_its_options_and_ends_with_an_example_that_w
     assert "type:" not in text
     assert "null" not in text
     parser = Parser(prog="rlrr")
-    import_module(f"rlrr.cli.{name.replace(' ', '_')}").add_arguments(parser)
+    command_module(name).add_arguments(parser)
     for action in parser._actions:
         assert (action.option_strings or [action.metavar])[0] in text
     parse(text.rstrip().splitlines()[-1].strip())
@@ -135,7 +134,7 @@ def test_an_unknown_command_is_met_with_the_nearest(refused):
     ("error", "code", "message"),
     [
         (RLRRError("no"), 1, "rlrr: no\n"),
-        (RLRRError("no", usage=True), 2, "rlrr: no\n"),
+        (UsageError("no"), 2, "rlrr: no\n"),
         (KeyboardInterrupt(), 1, "rlrr: Stopped.\n"),
     ],
 )

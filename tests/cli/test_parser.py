@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from rlrr.cli.parser import Parser
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def parser() -> Parser:
 def refusal(parser: Parser, *arguments: str) -> str:
     with pytest.raises(RLRRError) as caught:
         parser.parse(list(arguments))
-    assert caught.value.usage
+    assert isinstance(caught.value, UsageError)
     message = str(caught.value)
     assert "\n" not in message
     return message

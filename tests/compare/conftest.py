@@ -8,7 +8,7 @@ import pytest
 from rlrr.backbones import load_backbone
 from rlrr.compare import protocol
 from rlrr.compare.plan import Plan, Result
-from rlrr.training.recipe import Recipe
+from rlrr.recipes.recipe import Recipe
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import timm
 from rlrr.compare.ablation import TABLES, ablation_jobs, ablation_tables, data_names, depth_of
 from rlrr.compare.plan import Plan
 from rlrr.errors import RLRRError
-from rlrr.training.recipe import Recipe
+from rlrr.recipes.recipe import Recipe
 
 PLAN = Plan(Recipe(data="sample:digits"), rates=(1.0,))
 

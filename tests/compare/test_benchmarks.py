@@ -6,7 +6,7 @@ import pytest
 
 from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, changes, check_places, recipe_of
 from rlrr.errors import RLRRError
-from rlrr.recipes import load_recipe
+from rlrr.recipes.files import load_recipe
 
 PLAN = {"protocol": "honest", "seeds": (0,), "rates": (1.0,)}
 

@@ -11,7 +11,7 @@ from rlrr.compare.benchmarks import BENCHMARKS
 from rlrr.compare.document import ablation_document, benchmark_document, paper_recipe, recipe_options
 from rlrr.compare.plan import Plan
 from rlrr.compare.published import published
-from rlrr.training.recipe import Recipe
+from rlrr.recipes.recipe import Recipe
 
 MODEL = "vit_base_patch16_224.orig_in21k"
 HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}

@@ -12,13 +12,13 @@ from statistics import fmean, stdev
 
 import pytest
 
-from rlrr.adapters import read_record
+from rlrr.adapters.record import read_record
 from rlrr.compare import protocol
 from rlrr.compare.folder import find_result, read_result
 from rlrr.compare.plan import Plan, learning_rate
 from rlrr.compare.protocol import choose, measure
 from rlrr.errors import RLRRError
-from rlrr.training.recipe import Recipe
+from rlrr.recipes.recipe import Recipe
 
 OPENED: list[Path] | None = None  # while it is a list, every file that Python opens is noted in it
 
@@ -204,7 +204,7 @@ def test_a_protocol_that_is_killed_goes_on(recipe, tmp_path, monkeypatch, finger
     plan, folder, script = Plan(replace(recipe, epochs=6), **options), tmp_path / "kitti", tmp_path / "measure.py"
     script.write_text(
         "from pathlib import Path; from rlrr.compare.plan import Plan; from rlrr.compare.protocol import measure\n"
-        "from rlrr.training.recipe import Recipe\n"
+        "from rlrr.recipes.recipe import Recipe\n"
         f"plan = Plan(Recipe(**{plan.recipe.to_dict()!r}), **{options!r})\n"
         f"measure('kitti', plan, {fingerprint!r}, Path({str(folder)!r}))"
     )

@@ -7,10 +7,10 @@ from statistics import fmean
 import pytest
 
 from rlrr.compare.published import published, published_ablation
-from rlrr.data.fgvc import SETS
-from rlrr.data.vtab import TASKS
-from rlrr.recipes import packaged_recipes
-from rlrr.training.recipe import Recipe
+from rlrr.data.benchmarks.fgvc import SETS
+from rlrr.data.benchmarks.vtab import TASKS
+from rlrr.recipes.files import packaged_recipes
+from rlrr.recipes.recipe import Recipe
 
 TABLES = tomllib.loads((files("rlrr.compare") / "published.toml").read_text(encoding="utf-8"))
 ROWS = [(row["benchmark"], row["model"], row["method"]) for row in TABLES["results"]]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rlrr.adapters import read_record
+from rlrr.adapters.record import read_record
 from rlrr.compare import protocol
 from rlrr.compare.plan import Plan
 from rlrr.compare.runner import Job, run_jobs

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from rlrr.data import PreparedImages, Split, cache, check, prepare_split
 from rlrr.data.cache import MappedImages
 from rlrr.data.pipeline import preparation, uncropped
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 
 CONFIG: dict[str, Any] = {
     "input_size": (3, 32, 48),
@@ -151,7 +151,9 @@ def test_a_preparation_read_from_json_is_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "image", [Image.new("RGB", (60, 50)), Path("missing.png"), Path("/dev/zero"), Path("/")], ids=str
+    "image",
+    [Image.new("RGB", (60, 50)), Path("missing.png"), Path("/dev/zero"), Path("/")],
+    ids=["in memory", "missing", "a device", "a folder"],
 )
 def test_images_without_bytes_of_their_own_have_no_place(folder: Path, image: Any) -> None:
     assert cache.place(Split([image], [0], ["x"]), "x") is None
@@ -328,7 +330,7 @@ def test_a_limit_that_is_no_size_is_refused(folder: Path, split: Split, limit: s
     monkeypatch.setenv("RLRR_CACHE_GIB", limit)
     with pytest.raises(RLRRError, match=f"RLRR_CACHE_GIB must be a number of GiB.*{limit}") as error:
         prepare_split(split, PREPARE)
-    assert error.value.usage
+    assert isinstance(error.value, UsageError)
 
 
 def test_the_file_used_longest_ago_makes_room(folder: Path, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from rlrr.data import Split
 from rlrr.data.split import assemble, enumerated, hold_out
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 
 
 def split_of(*counts: int) -> Split:
@@ -47,7 +47,7 @@ def test_a_seed_names_the_same_split_for_ever() -> None:
 def test_a_fraction_that_is_none_is_wrong_use(fraction: float) -> None:
     with pytest.raises(RLRRError, match="val_fraction must be between 0 and 1") as error:
         hold_out(split_of(3, 3), fraction, seed=0)
-    assert error.value.usage
+    assert isinstance(error.value, UsageError)
 
 
 def test_classes_with_a_single_image_are_named() -> None:

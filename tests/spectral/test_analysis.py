@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 from rlrr.spectral.analysis import Analysis, analyze, measure
-from rlrr.spectral.sources import Pair, open_source
+from rlrr.spectral.tuned import Pair, open_source
 
 SHAPES = {"q": (24, 24), "fc1": (60, 24), "fc2": (24, 60)}
 
@@ -162,7 +162,7 @@ def test_numbers_that_are_none_are_named(when, value):
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(RLRRError, match=message) as error:
         analyze(source_of(), **options)
-    assert error.value.usage
+    assert isinstance(error.value, UsageError)
 
 
 def test_progress_hears_of_every_weight_in_order():

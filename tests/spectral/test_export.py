@@ -11,7 +11,7 @@ import torch
 from rlrr.errors import RLRRError
 from rlrr.spectral.analysis import Analysis, measure
 from rlrr.spectral.export import COLUMNS, write_csv, write_json
-from rlrr.spectral.sources import Pair
+from rlrr.spectral.tuned import Pair
 
 
 @pytest.fixture

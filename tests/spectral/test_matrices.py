@@ -6,8 +6,8 @@ import pytest
 import timm
 import torch
 
-from rlrr.kernel import kernel_matrix
 from rlrr.spectral.matrices import Place, matrices, places
+from rlrr.tuners.rlrr.functional import kernel_matrix
 
 
 @pytest.mark.parametrize(

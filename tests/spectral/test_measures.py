@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlrr.kernel import rescaling
 from rlrr.spectral.decompose import decompose, singular_values
 from rlrr.spectral.measures import (
     Explained,
@@ -22,6 +21,7 @@ from rlrr.spectral.measures import (
     relative_change,
     stable_rank,
 )
+from rlrr.tuners.rlrr.functional import rescaling
 
 SHAPES = [(16, 16), (30, 12), (12, 30)]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from rlrr.adapters import TENSORS, read_tensors
+from rlrr.adapters.folder import read_tensors
+from rlrr.adapters.record import TENSORS
+from rlrr.recipes.recipe import Recipe
 from rlrr.training.average import MovingAverage
 from rlrr.training.output import METRICS, read_metrics
-from rlrr.training.recipe import Recipe
 from rlrr.training.run import train
 
 

@@ -8,11 +8,12 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import rlrr
-from rlrr.adapters import RECORD, TENSORS, read_record, read_tensors
-from rlrr.errors import RLRRError
+from rlrr.adapters.folder import read_tensors
+from rlrr.adapters.record import RECORD, TENSORS, read_record
+from rlrr.errors import RLRRError, UsageError
+from rlrr.recipes.recipe import Recipe
 from rlrr.training import run
 from rlrr.training.compiling import compile_model
-from rlrr.training.recipe import Recipe
 from rlrr.training.run import build, train
 from rlrr.training.trainer import ClassificationTrainer
 
@@ -115,5 +116,5 @@ def test_a_machine_that_cannot_compile_is_told_before_an_earlier_run_is_deleted(
         pytest.raises(RLRRError, match=r"^--compile needs .*No working C\+\+ compiler.*leave it out\.$") as caught,
     ):
         train(recipe(), tmp_path / "run", overwrite=True)
-    assert caught.value.usage
+    assert isinstance(caught.value, UsageError)
     assert (tmp_path / "run" / RECORD).exists()

@@ -9,15 +9,15 @@ import pytest
 import timm
 import torch
 
-from rlrr.adapters import merged_model
+from rlrr.adapters.folder import merged_model
 from rlrr.errors import RLRRError
+from rlrr.inference.predict import load
 from rlrr.interop.timm_folder import write_timm_folder
-from rlrr.methods import apply_method
-from rlrr.predict import load
+from rlrr.methods.apply import apply_method
+from rlrr.recipes.recipe import Recipe
 from rlrr.training import run
 from rlrr.training.deviation import Deviation, deviations, ended_by_deviation
 from rlrr.training.output import METRICS, read_metrics
-from rlrr.training.recipe import Recipe
 from rlrr.training.run import build, train
 from rlrr.training.trainer import ClassificationTrainer
 

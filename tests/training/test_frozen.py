@@ -4,11 +4,12 @@ import pytest
 import torch
 
 import rlrr
-from rlrr.adapters import TENSORS, read_record, read_tensors
+from rlrr.adapters.folder import read_tensors
+from rlrr.adapters.record import TENSORS, read_record
 from rlrr.backbones import load_backbone
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
+from rlrr.recipes.recipe import Recipe
 from rlrr.training import run
-from rlrr.training.recipe import Recipe
 from rlrr.training.run import build, train
 
 
@@ -71,7 +72,7 @@ def test_arithmetic_in_fp32_is_refused(recipe, monkeypatch):
     monkeypatch.setattr(run, "resolve_precision", lambda asked: "fp32")
     with pytest.raises(RLRRError, match="--precision auto is fp32 on this machine") as caught:
         build(recipe(precision="auto"), 3)
-    assert caught.value.usage
+    assert isinstance(caught.value, UsageError)
 
 
 def test_full_fine_tuning_freezes_nothing(recipe):

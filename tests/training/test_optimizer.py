@@ -5,7 +5,7 @@ import torch
 from peft import get_peft_model
 
 from rlrr.backbones import load_backbone
-from rlrr.methods import apply_method
+from rlrr.methods.apply import apply_method
 from rlrr.training.optimizer import parameter_groups
 from rlrr.tuners import RLRRConfig
 

@@ -8,23 +8,21 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rlrr.adapters import RECORD, TENSORS
-from rlrr.errors import RLRRError
+from rlrr.adapters.record import RECORD, TENSORS
+from rlrr.errors import RLRRError, UsageError
+from rlrr.recipes.files import RECIPE, read_recipe, write_recipe
+from rlrr.recipes.recipe import Recipe
 from rlrr.training.output import (
     CHECKPOINTS,
     METRICS,
-    RECIPE,
     check_output,
     check_space,
     checkpoint_epoch,
     last_checkpoint,
     read_metrics,
-    read_recipe,
     remove_incomplete,
     remove_run,
-    write_recipe,
 )
-from rlrr.training.recipe import Recipe
 
 FILES = (TENSORS, "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
 
@@ -61,7 +59,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path, recipe, overwrite):
     (tmp_path / "photo.jpg").write_text("")
     with pytest.raises(RLRRError, match="holds something else") as caught:
         check_output(tmp_path, recipe, resume=False, overwrite=overwrite)
-    assert caught.value.usage
+    assert isinstance(caught.value, UsageError)
     assert (tmp_path / "photo.jpg").exists()
 
 

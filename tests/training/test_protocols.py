@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rlrr.adapters import read_record
+from rlrr.adapters.record import read_record
 from rlrr.cli.show import print_record
 from rlrr.errors import RLRRError
-from rlrr.evaluation import evaluate
-from rlrr.training.recipe import Recipe
+from rlrr.inference.evaluate import evaluate
+from rlrr.recipes.recipe import Recipe
 from rlrr.training.run import train
 from rlrr.training.trainer import ClassificationTrainer
 

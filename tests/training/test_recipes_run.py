@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from rlrr.data.fgvc import find_set
+from rlrr.data.benchmarks.fgvc import find_set
 from rlrr.data.pipeline import BatchTransform
-from rlrr.recipes import load_recipe, packaged_recipes
+from rlrr.recipes.files import load_recipe, packaged_recipes
 from rlrr.training.run import train
 
 NAMES = [name for name in packaged_recipes() if name != "demo"]

@@ -16,12 +16,14 @@ import torch
 import yaml
 
 import rlrr
-from rlrr.adapters import RECORD, TENSORS, read_record, read_tensors
-from rlrr.errors import RLRRError
-from rlrr.predict import load
+from rlrr.adapters.folder import read_tensors
+from rlrr.adapters.record import RECORD, TENSORS, read_record
+from rlrr.errors import RLRRError, UsageError
+from rlrr.inference.predict import load
+from rlrr.recipes.files import RECIPE
+from rlrr.recipes.recipe import Recipe
 from rlrr.training import run, trainer
-from rlrr.training.output import CHECKPOINTS, METRICS, RECIPE, last_checkpoint, read_metrics
-from rlrr.training.recipe import Recipe
+from rlrr.training.output import CHECKPOINTS, METRICS, last_checkpoint, read_metrics
 from rlrr.training.run import build, train
 from rlrr.training.trainer import ClassificationTrainer
 
@@ -210,7 +212,7 @@ def test_ctrl_c_says_how_to_go_on_and_resuming_ends_the_same(recipe, whole, tmp_
             at_step(patch, step, interrupt)
             with pytest.raises(RLRRError, match=f"{state}.*--resume") as caught:
                 train(options, tmp_path / "stopped", resume=step > STEPS)
-        assert not caught.value.usage
+        assert not isinstance(caught.value, UsageError)
     train(options, tmp_path / "stopped", resume=True)
     assert_same_run(whole(options), tmp_path / "stopped")
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from rlrr.training.recipe import Recipe
+from rlrr.recipes.recipe import Recipe
 from rlrr.training.schedule import epoch_rates, make_scheduler
 
 

@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 from rlrr.interop.timm_folder import write_timm_folder
+from rlrr.recipes.recipe import Recipe
 from rlrr.training import trainer as trainer_module
 from rlrr.training.images import training_images
-from rlrr.training.recipe import Recipe
 from rlrr.training.run import build, load_data, set_seed
 from rlrr.training.trainer import Progress, make_trainer, resolve_precision
 
@@ -193,7 +193,7 @@ def test_precision_on_a_cpu():
     assert resolve_precision("auto") in ("bf16", "fp32")
     with pytest.raises(RLRRError, match="fp16 needs a GPU") as caught:
         resolve_precision("fp16")
-    assert caught.value.usage
+    assert isinstance(caught.value, UsageError)
 
 
 @pytest.mark.skipif(torch.version.hip is not None, reason="AMD has no compute capability")

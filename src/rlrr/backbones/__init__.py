@@ -1,6 +1,6 @@
 """Backbones: from a name to a timm model, its preprocessing, its weights and their fingerprint.
 
-This package neither adapts a model (`rlrr.tuners`) nor knows which of its modules to adapt (`rlrr.targets`).
+This package neither adapts a model (`rlrr.tuners`) nor knows which of its modules to adapt (`rlrr.backbones.families`).
 """
 
 from rlrr.backbones.catalogue import BackboneInfo, backbones

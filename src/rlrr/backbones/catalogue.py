@@ -8,8 +8,9 @@ from pathlib import Path
 import timm
 import torch
 
-from rlrr.backbones import packaged, sources
+from rlrr.backbones import packaged
 from rlrr.backbones.releases import MOCO_V3, RELEASES
+from rlrr.backbones.weights import cached
 
 _AUGREG = "ImageNet-21k, supervised, trained again with augmentation and regularisation (AugReg, 2021)"
 _ORIGINAL = "ImageNet-21k, supervised, the original release of 2020"
@@ -115,7 +116,7 @@ def _describe(name: str, weights: str, used_by: tuple[str, ...], note: str, file
         image_size=packaged.IMAGE_SIZE if is_packaged else config["input_size"][-1],
         mean=config["mean"],
         std=config["std"],
-        available=packaged.onnx_file() is not None if is_packaged else sources.cached(config),
+        available=packaged.onnx_file() is not None if is_packaged else cached(config),
         used_by=used_by,
         note=note,
     )

@@ -8,7 +8,7 @@ from timm.layers import DropPath
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
-from rlrr.errors import RLRRError
+from rlrr.errors import UsageError
 
 DropPathKind = Literal["stochastic_depth", "paper"]
 
@@ -20,7 +20,7 @@ def check_kind(kind: str) -> None:
         RLRRError: `kind` is neither "stochastic_depth" nor "paper".
     """
     if kind not in get_args(DropPathKind):
-        raise RLRRError(f"drop_path_kind is {kind!r}: give {' or '.join(get_args(DropPathKind))}.", usage=True)
+        raise UsageError(f"drop_path_kind is {kind!r}: give {' or '.join(get_args(DropPathKind))}.")
 
 
 def drop_elements(model: nn.Module, name: str) -> None:
@@ -45,6 +45,6 @@ def drop_elements(model: nn.Module, name: str) -> None:
         if isinstance(child, DropPath)
     ]
     if not found:
-        raise RLRRError(f"{name} has no drop path to make one of the paper's: leave out drop_path.", usage=True)
+        raise UsageError(f"{name} has no drop path to make one of the paper's: leave out drop_path.")
     for parent, key, child in found:
         setattr(parent, key, nn.Dropout(child.drop_prob))

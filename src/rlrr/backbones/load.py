@@ -15,11 +15,12 @@ import timm
 import torch
 from torch import nn
 
-from rlrr.backbones import packaged, sources
+from rlrr.backbones import packaged
+from rlrr.backbones import weights as weights_files
 from rlrr.backbones.drop_path import DropPathKind, check_kind, drop_elements
 from rlrr.backbones.preprocessing import override
 from rlrr.backbones.releases import RELEASES
-from rlrr.errors import RLRRError, did_you_mean
+from rlrr.errors import UsageError, did_you_mean
 from rlrr.files import read_json
 
 # Tables whose size follows the image size, under the names timm's families give them.
@@ -93,9 +94,9 @@ def load_backbone(
             backbone, or an option does not fit it.
     """
     if num_classes < 0:
-        raise RLRRError(f"num_classes is {num_classes}: give 0 (no classifier) or more.", usage=True)
+        raise UsageError(f"num_classes is {num_classes}: give 0 (no classifier) or more.")
     if not 0 <= drop_path < 1:
-        raise RLRRError(f"drop_path is {drop_path}: give a rate from 0 to below 1.", usage=True)
+        raise UsageError(f"drop_path is {drop_path}: give a rate from 0 to below 1.")
     check_kind(drop_path_kind)
     name, timm_name = _identify(name, weights)
     if name == packaged.NAME:
@@ -108,7 +109,7 @@ def load_backbone(
         )
         skeleton = _skeleton(arguments)
     except Exception as error:  # every family refuses an option in its own way
-        raise RLRRError(f"timm cannot build {name} like this: {sources.brief(error)}.", usage=True) from error
+        raise UsageError(f"timm cannot build {name} like this: {weights_files.brief(error)}.") from error
     config = arguments["pretrained_cfg"]
     if image_size is not None and "img_size" in arguments:
         _check_image_size(name, image_size, skeleton.feature_info[-1]["reduction"])
@@ -165,9 +166,7 @@ def _identify(name: str, weights: str | None) -> tuple[str, str]:
         RLRRError: nothing has this name, or it means different weights to different people.
     """
     if name == packaged.NAME and weights:
-        raise RLRRError(
-            f"{name} comes with its weights: leave out --weights, or name {packaged.ARCHITECTURE}.", usage=True
-        )
+        raise UsageError(f"{name} comes with its weights: leave out --weights, or name {packaged.ARCHITECTURE}.")
     if name in RELEASES:
         return name, RELEASES[name]["architecture"]
     known = {*timm.list_models(), *timm.list_models(include_tags=True)}
@@ -181,23 +180,20 @@ def _identify(name: str, weights: str | None) -> tuple[str, str]:
         config = read_json(folder / "config.json")
         architecture = str(config.get("architecture")) if isinstance(config, dict) else None
         if architecture not in known:
-            raise RLRRError(
+            raise UsageError(
                 f"{folder / 'config.json'} names no timm model (architecture: {architecture}): give a folder"
                 " in timm's format, such as `rlrr merge` writes.",
-                usage=True,
             )
         return str(folder.resolve()), f"local-dir:{folder.resolve()}"
     base = plain.removesuffix("_in21k")
     if base != plain and (exact := timm.list_pretrained(f"{base}.*in21k")):
-        raise RLRRError(
+        raise UsageError(
             f"{name} is an old name that does not say which weights are meant: give {' or '.join(exact)}"
             " (orig: the release of 2020, on which most papers compare; augreg: trained again, in 2021).",
-            usage=True,
         )
     near = did_you_mean(plain, sorted({*known, *RELEASES}))
-    raise RLRRError(
+    raise UsageError(
         f"There is no backbone {name!r}, neither in timm nor as a folder.{near} `rlrr backbones` lists some.",
-        usage=True,
     )
 
 
@@ -211,9 +207,8 @@ def _check_image_size(name: str, image_size: int, stride: int) -> None:
     if image_size < stride or image_size % stride:
         below = image_size // stride * stride
         near = " or ".join(str(size) for size in (below, below + stride) if size >= stride)
-        raise RLRRError(
+        raise UsageError(
             f"image_size {image_size} does not fit {name}, which takes multiples of {stride}: give {near}.",
-            usage=True,
         )
 
 
@@ -226,20 +221,20 @@ def _with_weights(name: str, arguments: dict[str, Any], weights: str | None, ske
     config = arguments["pretrained_cfg"]
     if name == packaged.NAME:
         source: Path | None = packaged.onnx_file()
-        overlay = sources.from_tensors(packaged.packaged_weights())
+        overlay = weights_files.from_tensors(packaged.packaged_weights())
     elif weights or name in RELEASES:
-        source = Path(weights).expanduser() if weights else sources.download(name, config)
-        overlay = sources.from_file(source, name, skeleton, config.get("classifier") or ())
+        source = Path(weights).expanduser() if weights else weights_files.download(name, config)
+        overlay = weights_files.from_file(source, name, skeleton, config.get("classifier") or ())
     else:
         source, overlay = None, None
-        sources.expect_reachable(name, config)
+        weights_files.expect_reachable(name, config)
     try:
         with _quiet_hub():
             model: Any = timm.create_model(**arguments, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # timm's filters fail in any way on the keys of another model
         if source is None:
-            raise sources.offline(name, error) from error
-        raise sources.does_not_fit(source, name, sources.brief(error)) from error
+            raise weights_files.offline(name, error) from error
+        raise weights_files.does_not_fit(source, name, weights_files.brief(error)) from error
     model.pretrained_cfg.pop("state_dict", None)  # or it stays in memory as long as the model
     return model
 

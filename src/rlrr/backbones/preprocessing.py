@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlrr.errors import RLRRError, did_you_mean
+from rlrr.errors import UsageError, did_you_mean
 
 _CHOICES = {
     "crop_mode": ("center", "squash", "border"),
@@ -30,9 +30,7 @@ def override(data_config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
     changed = dict(data_config)
     for key, value in changes.items():
         if key not in _KEYS:
-            raise RLRRError(
-                f"preprocessing has no {key!r}: give {', '.join(_KEYS)}.{did_you_mean(key, _KEYS)}", usage=True
-            )
+            raise UsageError(f"preprocessing has no {key!r}: give {', '.join(_KEYS)}.{did_you_mean(key, _KEYS)}")
         if key in _CHOICES:
             fits, wanted = value in _CHOICES[key], f"one of {', '.join(_CHOICES[key])}"
         elif key == "crop_pct":
@@ -43,7 +41,7 @@ def override(data_config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
             if key == "std" and fits:
                 fits, wanted = all(value), f"{channels} numbers above 0, up to 1"
         if not fits:
-            raise RLRRError(f"preprocessing.{key} is {value!r}: give {wanted}.", usage=True)
+            raise UsageError(f"preprocessing.{key} is {value!r}: give {wanted}.")
         changed[key] = tuple(value) if key in ("mean", "std") else value
     return changed
 

@@ -81,9 +81,8 @@ def run(options: Any) -> None:
 
 def _base(name: str | None) -> Any:
     """The recipe that the options change: one of a file, a packaged one, or the defaults."""
-    from rlrr.recipes import load_recipe
-    from rlrr.training.output import read_recipe
-    from rlrr.training.recipe import Recipe
+    from rlrr.recipes.files import load_recipe, read_recipe
+    from rlrr.recipes.recipe import Recipe
 
     if name is None:
         return Recipe(data="")

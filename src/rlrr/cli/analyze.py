@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlrr.cli.parser import Parser
-from rlrr.errors import RLRRError
+from rlrr.errors import UsageError
 
 USAGE = "RUN [RUN ...] [options]"
 EXAMPLE = "rlrr analyze run-rlrr run-lora --output analysis"
@@ -62,10 +62,10 @@ def add_arguments(parser: Parser) -> None:
 def run(options: Any) -> None:
     """Analyse, print a line for each run and say where the report is."""
     folder = _output(options.runs, options.output)
-    from rlrr.analyzing import DATA, REPORT, TABLE, analyze
     from rlrr.cli.show import print_json, print_table
+    from rlrr.spectral.analyze import DATA, REPORT, TABLE, analyze
     from rlrr.spectral.export import summary
-    from rlrr.spectral.page import table, truncation
+    from rlrr.spectral.report.page import table, truncation
 
     analyses = analyze(
         options.runs,
@@ -91,10 +91,10 @@ def _output(runs: list[str], output: str | None) -> Path:
     """Where to write: what was made before is only written over where nobody chose the place."""
     if output is None:
         if len(runs) > 1 or os.path.isfile(runs[0]):  # which knows no name that is too long
-            raise RLRRError("Where to? Give a folder with --output.", usage=True)
+            raise UsageError("Where to? Give a folder with --output.")
         return Path(runs[0]) / "analysis"
     if Path(output).exists() and (not Path(output).is_dir() or any(Path(output).iterdir())):
-        raise RLRRError(f"{output} already holds something: give another --output.", usage=True)
+        raise UsageError(f"{output} already holds something: give another --output.")
     return Path(output)
 
 

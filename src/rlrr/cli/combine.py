@@ -41,7 +41,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Any) -> None:
     """Combine, and say what came out."""
-    from rlrr.combining import combine
+    from rlrr.adapters.combine import combine
 
     record = combine(
         options.runs,

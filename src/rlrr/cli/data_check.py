@@ -11,7 +11,7 @@ from rlrr.cli.parser import Parser
 from rlrr.errors import RLRRError
 
 if TYPE_CHECKING:
-    from rlrr.data.inventory import Inventory, TaskInventory
+    from rlrr.data.benchmarks.inventory import Inventory, TaskInventory
 
 USAGE = "FOLDER [options]"
 EXAMPLE = "rlrr data check vtab-1k/"
@@ -36,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
 def run(options: Any) -> None:
     """Check, print a table and the problems; fail if there are any."""
     from rlrr.cli.show import print_json
-    from rlrr.data.inventory import take_inventory
+    from rlrr.data.benchmarks.inventory import take_inventory
     from rlrr.files import write_json
 
     found = take_inventory(Path(options.root).expanduser(), options.benchmark)

@@ -42,7 +42,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Any) -> None:
     """Convert, and print a line for each task."""
-    from rlrr.data.convert import convert
+    from rlrr.data.benchmarks.convert import convert
 
     for done in convert(options.source, options.output, task=options.task):
         train, val, test = (f"{done.images[key]:,}" for key in ("train800", "val200", "test"))

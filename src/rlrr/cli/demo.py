@@ -40,7 +40,7 @@ def run(options: Any) -> None:
     from dataclasses import replace
 
     from rlrr.cli.show import print_table
-    from rlrr.demo import COLUMNS, demo_recipe, run_demo
+    from rlrr.compare.demo import COLUMNS, demo_recipe, run_demo
 
     recipe = replace(demo_recipe(), seed=options.seed, threads=options.threads)
     if options.epochs is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlrr.cli.parser import Parser
-from rlrr.errors import RLRRError
+from rlrr.errors import UsageError
 
 USAGE = "RUN DATA [options]"
 EXAMPLE = "rlrr evaluate run flowers/ --split test"
@@ -43,11 +43,11 @@ def add_arguments(parser: Parser) -> None:
 def run(options: Any) -> None:
     """Evaluate, print the table and say where the picture is."""
     from rlrr.cli.show import print_json, print_table
-    from rlrr.evaluation import evaluate, save_evaluation
-    from rlrr.predict import load
+    from rlrr.inference.evaluate import evaluate, save_evaluation
+    from rlrr.inference.predict import load
 
     if options.output and (Path(options.output) / "evaluation.json").exists():
-        raise RLRRError(f"{options.output} already holds an evaluation: give another --output.", usage=True)
+        raise UsageError(f"{options.output} already holds an evaluation: give another --output.")
     classifier = load(options.run, weights=options.weights)
     result = evaluate(classifier, options.data, split=options.split, bad_images=options.bad_images)
     name = f"evaluation-{options.split}" if options.split else "evaluation"  # one split does not overwrite another

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from rlrr.cli.parser import Parser
-from rlrr.errors import RLRRError
+from rlrr.errors import UsageError
 
 USAGE = "RUN --output FILE [options]"
 EXAMPLE = "rlrr export run --output flowers.onnx"
@@ -31,8 +31,8 @@ def run(options: Any) -> None:
     """Export; of ONNX, say how far it is from PyTorch."""
     if options.format == "official":
         if options.images or options.opset:
-            raise RLRRError("--images and --opset are options of --format onnx: leave them out.", usage=True)
-        from rlrr.interop.checkpoint import export_official
+            raise UsageError("--images and --opset are options of --format onnx: leave them out.")
+        from rlrr.interop.paper_file import export_official
 
         path = export_official(options.run, options.output, weights=options.weights)
         print(f"checkpoint of the paper's code in {path}")

@@ -9,9 +9,10 @@ import sys
 import warnings
 from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 from rlrr.cli.parser import Parser
-from rlrr.errors import RLRRError, did_you_mean
+from rlrr.errors import RLRRError, UsageError, did_you_mean
 
 COMMANDS = {
     "demo": "See it work in minutes, offline: a linear probe and RLRR side by side on MNIST digits.",
@@ -30,6 +31,7 @@ COMMANDS = {
     "backbones": "List backbones and what weights their names mean.",
     "methods": "List the ways to fine-tune.",
 }
+_MODULES = {"import": "import_checkpoint"}  # a command whose name no module can have
 _HELP = """usage: rlrr COMMAND ...
 
 Fine-tune any Vision Transformer with 0.3 % of its parameters.
@@ -71,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"It is {' or '.join(f'`rlrr {command}`' for command in longer)}. See `rlrr --help`.", 2)
     if name not in COMMANDS:
         return _fail(f"There is no command {name!r}.{did_you_mean(name, COMMANDS)} See `rlrr --help`.", 2)
-    command = import_module(f"rlrr.cli.{name.replace(' ', '_')}")
+    command = command_module(name)
     parser = Parser(
         prog=f"rlrr {name}",
         usage=f"rlrr {name} {command.USAGE}",
@@ -84,12 +86,17 @@ def main(arguments: list[str] | None = None) -> int:
         _quieten()
         command.run(options)
     except RLRRError as error:
-        return _fail(str(error), 2 if error.usage else 1)
+        return _fail(str(error), 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         return _fail("Stopped.", 1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def command_module(name: str) -> Any:
+    """Import the module of a command."""
+    return import_module(f"rlrr.cli.{_MODULES.get(name, name.replace(' ', '_'))}")
 
 
 def _fail(message: str, code: int) -> int:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from docstring_parser import parse_from_object
 
 from rlrr.cli.parser import Parser
-from rlrr.errors import RLRRError
-from rlrr.training.recipe import Recipe
+from rlrr.errors import UsageError
+from rlrr.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from rlrr.compare.document import Document
@@ -71,10 +71,9 @@ def plan_of(options: Any, rates: tuple[float, ...]) -> dict[str, Any]:
     paper = options.protocol == "paper"
     if paper and (options.seeds or options.rates):
         name = "seeds" if options.seeds else "rates"
-        raise RLRRError(
+        raise UsageError(
             f"Leave --{name} out with --protocol paper, which is one run with seed {PAPER_SEED} at the recipe's own "
             "learning rate.",
-            usage=True,
         )
     return {
         "protocol": options.protocol,
@@ -97,7 +96,7 @@ def say_runs_only() -> None:
         message = record.getMessage()
         return message not in said and not said.add(message)  # type: ignore[func-returns-value]
 
-    logging.getLogger("rlrr.data.lists").addFilter(is_new)
+    logging.getLogger("rlrr.data.benchmarks.lists").addFilter(is_new)
 
 
 def publish(document: Document, output: Path, as_json: bool) -> None:

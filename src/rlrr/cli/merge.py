@@ -21,7 +21,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Any) -> None:
     """Merge, and say how far the merged model is from the unmerged one."""
-    from rlrr.merging import merge
+    from rlrr.interop.merge import merge
 
     merged = merge(options.run, options.output, images=options.images, weights=options.weights)
     print(f"merged model in {merged.folder}")

@@ -18,7 +18,7 @@ def add_arguments(parser: Parser) -> None:
 def run(options: Any) -> None:
     """List the methods and their defaults."""
     from rlrr.cli.show import print_json, print_table
-    from rlrr.methods import methods
+    from rlrr.methods.apply import methods
 
     found = methods()
     if options.json:

@@ -9,10 +9,10 @@ from typing import Any, NoReturn, get_args, get_origin
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
-from rlrr.errors import RLRRError, did_you_mean
+from rlrr.errors import RLRRError, UsageError, did_you_mean
 from rlrr.files import at_line
-from rlrr.hints import expected
-from rlrr.recipes import packaged_recipes, recipe_path
+from rlrr.recipes.files import packaged_recipes, recipe_path
+from rlrr.recipes.hints import expected
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -73,15 +73,15 @@ class Parser(ArgumentParser):
                 self.set_defaults(self.parse_string(text, defaults=False).as_dict())
             except OSError as error:
                 near = did_you_mean(file, packaged_recipes())
-                raise RLRRError(
-                    f"Cannot read {file}: {error.strerror}. Give a YAML file, or a packaged recipe.{near}", usage=True
+                raise UsageError(
+                    f"Cannot read {file}: {error.strerror}. Give a YAML file, or a packaged recipe.{near}"
                 ) from None
             except UnicodeDecodeError:
-                raise RLRRError(f"{file}: it is not a text file. Give a YAML file.", usage=True) from None
+                raise UsageError(f"{file}: it is not a text file. Give a YAML file.") from None
             except RLRRError as error:
                 named = re.search(r"option '(\w+)'|^--(\w+)", str(error))
                 where = at_line(file, text, (named[1] or named[2]) if named else "")
-                raise RLRRError(f"{where}: {error}", usage=True) from None
+                raise UsageError(f"{where}: {error}") from None
             options = self.parse_args(arguments)
         return options
 
@@ -99,9 +99,8 @@ class Parser(ArgumentParser):
                 continue
             name = "--" + name[2:].replace("-", "_")
             if name not in known:
-                raise RLRRError(
+                raise UsageError(
                     f"There is no option {argument}.{did_you_mean(name, known)} See `{self.prog} --help`.",
-                    usage=True,
                 )
             if equals and _is_list(known[name]) and not value.startswith("["):
                 value = f"[{value}]"
@@ -131,7 +130,7 @@ class Parser(ArgumentParser):
                     break
             else:
                 message += "."
-        raise RLRRError(f"{message} See `{self.prog} --help`.", usage=True)
+        raise UsageError(f"{message} See `{self.prog} --help`.")
 
 
 class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):

@@ -21,11 +21,11 @@ def add_arguments(parser: Parser) -> None:
 def run(options: Any) -> None:
     """Classify and print a line for each image."""
     from rlrr.cli.show import print_json
-    from rlrr.errors import RLRRError
-    from rlrr.predict import load
+    from rlrr.errors import UsageError
+    from rlrr.inference.predict import load
 
     if options.top_k < 1:
-        raise RLRRError(f"--top_k must be 1 or more, not {options.top_k}.", usage=True)
+        raise UsageError(f"--top_k must be 1 or more, not {options.top_k}.")
     predictions = load(options.run, weights=options.weights).predict(options.images, options.top_k)
     pairs = [list(zip(one.classes, one.probabilities, strict=True)) for one in predictions]
     if options.json:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlrr.adapters import TENSORS, Record
+from rlrr.adapters.record import TENSORS, Record
 
 
 def print_json(value: Any) -> None:

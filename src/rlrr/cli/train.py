@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rlrr.cli.parser import Parser
-from rlrr.errors import RLRRError
-from rlrr.recipes import packaged_recipes
-from rlrr.training.recipe import Recipe
+from rlrr.errors import UsageError
+from rlrr.recipes.files import packaged_recipes
+from rlrr.recipes.recipe import Recipe
 
 USAGE = "DATA [options]"
 EXAMPLE = "rlrr train flowers/ --model vit_small_focus --epochs 20 --output run"
@@ -42,10 +42,10 @@ def run(options: Any) -> None:
     output, resume, overwrite, as_json = (values.pop(name) for name in ("output", "resume", "overwrite", "json"))
     _warn_of_another_task(values.pop("config"), values["data"])
     if not values["data"] and not resume:
-        raise RLRRError("Say what to train on: a folder of images, sample:mnist, or hub:OWNER/NAME.", usage=True)
+        raise UsageError("Say what to train on: a folder of images, sample:mnist, or hub:OWNER/NAME.")
 
     from rlrr.cli.show import print_json, print_record
-    from rlrr.training.output import RECIPE, read_recipe
+    from rlrr.recipes.files import RECIPE, read_recipe
     from rlrr.training.run import train
 
     if values["data"]:

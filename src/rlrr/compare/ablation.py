@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import nn
 
+from rlrr.backbones.families import family_of
 from rlrr.compare.plan import Plan
 from rlrr.compare.published import Ablation, published_ablation
 from rlrr.compare.runner import Job
 from rlrr.data import load_data
-from rlrr.errors import RLRRError, did_you_mean
-from rlrr.targets import family_of
+from rlrr.errors import UsageError, did_you_mean
 
 TABLES = {  # title, and the paper's numbers in `published`
     "table6": ("One side, both sides, with and without the residual (Table 6)", "sides"),
@@ -63,9 +63,8 @@ def ablation_tables(names: Sequence[str], depth: int) -> list[AblationTable]:
         RLRRError: there is no such table.
     """
     if unknown := [name for name in names if name not in TABLES]:
-        raise RLRRError(
+        raise UsageError(
             f"There is no table {unknown[0]!r}; there are {', '.join(TABLES)}.{did_you_mean(unknown[0], TABLES)}",
-            usage=True,
         )
     full = Variation(FULL, "the full method")
     rows = {
@@ -96,11 +95,9 @@ def ablation_jobs(
         recipe = plan.recipe
         if recipe.method != "rlrr" or recipe.rlrr_settings():
             named = ", ".join(recipe.rlrr_settings()) or "method"
-            raise RLRRError(
-                f"The recipe sets {named}, which the ablations vary: leave it out of the recipe.", usage=True
-            )
+            raise UsageError(f"The recipe sets {named}, which the ablations vary: leave it out of the recipe.")
         if not load_data(recipe.data, val_fraction=recipe.val_fraction, seed=plan.seeds[0]).test:
-            raise RLRRError(f"{recipe.data} has no test images: give data with a test split.", usage=True)
+            raise UsageError(f"{recipe.data} has no test images: give data with a test split.")
     variations = {variation.name: variation for table in tables for variation in table.variations}
     return {
         title: {
@@ -125,10 +122,9 @@ def data_names(data: Sequence[str]) -> dict[str, str]:
     for name in names.values():
         same = [other for other in names if names[other] == name]
         if len(same) > 1 or not name.strip("."):
-            raise RLRRError(
+            raise UsageError(
                 f"The data {' and '.join(same)} have no name of their own ({name!r}): give them one run of rlrr ablate "
                 "each, with another --output.",
-                usage=True,
             )
     return names
 
@@ -141,9 +137,7 @@ def depth_of(model: nn.Module) -> int:
     """
     family = family_of(model)
     if family is None:
-        raise RLRRError(
-            f"The blocks of this {type(model).__name__} are not known: leave out --tables fig2.", usage=True
-        )
+        raise UsageError(f"The blocks of this {type(model).__name__} are not known: leave out --tables fig2.")
     block = re.compile(family.block.replace("{index}", r"(\d+)"))
     found = (block.match(name) for name, _ in model.named_modules())
     return 1 + max(int(match[1]) for match in found if match)

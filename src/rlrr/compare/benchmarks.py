@@ -9,12 +9,12 @@ from typing import Any
 
 from rlrr.compare.plan import Plan
 from rlrr.compare.runner import Job
-from rlrr.data.fgvc import SETS, find_set, is_fgvc, set_of
-from rlrr.data.lists import folder_name
-from rlrr.data.vtab import TASKS, is_vtab
-from rlrr.errors import RLRRError, did_you_mean
-from rlrr.recipes import load_recipe
-from rlrr.training.recipe import Recipe
+from rlrr.data.benchmarks.fgvc import SETS, find_set, is_fgvc, set_of
+from rlrr.data.benchmarks.lists import folder_name
+from rlrr.data.benchmarks.vtab import TASKS, is_vtab
+from rlrr.errors import RLRRError, UsageError, did_you_mean
+from rlrr.recipes.files import load_recipe
+from rlrr.recipes.recipe import Recipe
 
 # Options that make no other recipe of the paper's: where things are, how it is computed, and what the table is of.
 _NEUTRAL = ("model", "weights", "method", "threads", "workers")
@@ -51,7 +51,7 @@ class Benchmark:
         for name in names or ():
             if name not in self.tasks:
                 message = f"{self.title} has no task {name!r}; it has {', '.join(self.tasks)}."
-                raise RLRRError(message + did_you_mean(name, self.tasks), usage=True)
+                raise UsageError(message + did_you_mean(name, self.tasks))
         return [name for name in self.tasks if names is None or name in names]
 
     def recipe(self, task: str, options: Mapping[str, Any], variant: str | None = None) -> Recipe:
@@ -64,7 +64,7 @@ class Benchmark:
         """
         if variant is not None and variant not in self.variants:
             known = f"it has {', '.join(self.variants)}" if self.variants else "it has none"
-            raise RLRRError(f"{self.title} has no variant {variant!r}; {known}.", usage=True)
+            raise UsageError(f"{self.title} has no variant {variant!r}; {known}.")
         recipe = load_recipe(f"{self.variants[variant] if variant else self.name}/{task}")
         own: dict[str, Any] = {} if options.get("method", recipe.method) == "rlrr" else {"learning_rate": None}
         return replace(recipe, **own | dict(options))
@@ -152,11 +152,8 @@ def check_places(benchmark: Benchmark, root: Path, jobs: Mapping[str, Job]) -> N
         RLRRError: naming all that are missing.
     """
     if not root.is_dir():
-        raise RLRRError(
-            f"There is no folder {root}: give the one that holds the tasks of {benchmark.title}.", usage=True
-        )
+        raise UsageError(f"There is no folder {root}: give the one that holds the tasks of {benchmark.title}.")
     if missing := [name for name, job in jobs.items() if not Path(job.plan.recipe.data).is_dir()]:
-        raise RLRRError(
+        raise UsageError(
             f"{root} has no folder of {', '.join(missing)}: put what is missing there, or choose others with --tasks.",
-            usage=True,
         )

@@ -9,7 +9,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from rlrr import plots
 from rlrr.compare.ablation import AblationTable
 from rlrr.compare.benchmarks import BENCHMARKS, Benchmark
 from rlrr.compare.picture import ablation_picture, benchmark_picture
@@ -23,8 +22,9 @@ from rlrr.compare.table import (
     markdown,
 )
 from rlrr.files import atomic, write_json
+from rlrr.recipes.recipe import Recipe
+from rlrr.report import figures
 from rlrr.training.images import preprocessing
-from rlrr.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Document:
         with atomic(folder / "results.md") as temporary:
             temporary.write_text(self.text, encoding="utf-8", errors="replace")
         write_json(folder / "results.json", self.content)
-        plots.save(self.picture, folder / "results.png")
+        figures.save(self.picture, folder / "results.png")
 
 
 def benchmark_document(

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rlrr.adapters import RECORD, read_record
+from rlrr.adapters.record import RECORD, read_record
 from rlrr.compare.plan import Plan, Result, listed
 from rlrr.data import ImageData, Split, data_source, load_data
 from rlrr.data.digest import data_digest
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 from rlrr.files import read_json, write_json
-from rlrr.training.output import RECIPE
-from rlrr.training.recipe import ELSEWHERE, Recipe, differences
+from rlrr.recipes.files import RECIPE
+from rlrr.recipes.recipe import ELSEWHERE, Recipe, differences
 
 RESULT, OPTIONS = "result.json", "options.json"
 
@@ -85,10 +85,9 @@ def check_data(plan: Plan, folder: Path) -> None:
         if not same or (tested and not (data.test and digest(data.test) == tested)):
             changed.append(path.parent.name)
     if changed:
-        raise RLRRError(
+        raise UsageError(
             f"{', '.join(changed)} in {folder} had other images than {plan.recipe.data} has now: delete {folder}, or "
             "give another --output.",
-            usage=True,
         )
 
 
@@ -144,9 +143,8 @@ def _made(plan: Plan, fingerprint: str, folder: Path) -> tuple[Result | None, st
     if weights != fingerprint:
         changed.append(f"weights of the backbone: {weights[:12]} -> {fingerprint[:12]}")
     if changed:
-        raise RLRRError(
+        raise UsageError(
             f"{folder} was made with other options ({'; '.join(changed)}): give the same ones, or another --output.",
-            usage=True,
         )
     return result, source
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlrr.compare.table import AblationLine, Line, Score
-from rlrr.plots import GREY, RULE, RUN_COLOURS, STYLE, put_title
+from rlrr.report.figures import GREY, RULE, RUN_COLOURS, STYLE, put_title
 
 _OURS, _PAPER = RUN_COLOURS[0], RUN_COLOURS[1]
 _ROW = 0.26  # inches

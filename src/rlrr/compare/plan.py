@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from rlrr.errors import RLRRError
-from rlrr.methods import methods
-from rlrr.training.recipe import Recipe
+from rlrr.errors import UsageError
+from rlrr.methods.apply import methods
+from rlrr.recipes.recipe import Recipe
 
 Protocol = Literal["honest", "paper"]
 
@@ -40,13 +40,13 @@ class Plan:
         """
         for option in ("early_stop", "stop_deviation"):
             if getattr(self.recipe, option):
-                raise RLRRError(f"The recipe has {option}: leave it out, since all epochs are run here.", usage=True)
+                raise UsageError(f"The recipe has {option}: leave it out, since all epochs are run here.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise RLRRError(f"--seeds must be different and 0 or more, not {listed(self.seeds)}.", usage=True)
+            raise UsageError(f"--seeds must be different and 0 or more, not {listed(self.seeds)}.")
         if not self.rates or len(set(self.rates)) < len(self.rates) or min(self.rates) <= 0:
-            raise RLRRError(f"--rates must be different and above 0, not {listed(self.rates)}.", usage=True)
+            raise UsageError(f"--rates must be different and above 0, not {listed(self.rates)}.")
         if self.protocol == "paper" and (len(self.seeds) > 1 or self.rates != (1.0,)):
-            raise RLRRError("--protocol paper is one seed at the recipe's own learning rate.", usage=True)
+            raise UsageError("--protocol paper is one seed at the recipe's own learning rate.")
         for rate in self.rates:
             self.tested(self.seeds[0], rate)
 

@@ -12,14 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
 
-from rlrr.adapters import RECORD, Record, read_record
+from rlrr.adapters.record import RECORD, Record, read_record
 from rlrr.compare.folder import RESULT, adopt, check_data, find_result, locked
 from rlrr.compare.plan import Plan, Result, learning_rate, plain
 from rlrr.data import load_data
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 from rlrr.files import write_json
-from rlrr.training.output import RECIPE, write_recipe
-from rlrr.training.recipe import Recipe
+from rlrr.recipes.files import RECIPE, write_recipe
+from rlrr.recipes.recipe import Recipe
 from rlrr.training.run import train
 
 
@@ -139,8 +139,7 @@ def _check_tests_agree(name: str, plan: Plan) -> None:
     fraction = plan.recipe.val_fraction
     first, *others = (load_data(plan.recipe.data, val_fraction=fraction, seed=seed).test for seed in plan.seeds)
     if any(test and first and set(test.names) != set(first.names) for test in others):
-        raise RLRRError(
+        raise UsageError(
             f"{name} draws its test images anew for each seed, so that a rate chosen with one seed is chosen on images "
             "that another tests on: give one of --rates, or one of --seeds.",
-            usage=True,
         )

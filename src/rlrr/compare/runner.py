@@ -15,7 +15,7 @@ from rlrr.backbones import load_backbone
 from rlrr.compare.folder import find_result, shown_result
 from rlrr.compare.plan import Plan, Result
 from rlrr.compare.protocol import measure
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def run_jobs(
         RLRRError: the backbone cannot be loaded; nothing was there and all failed; or all was stopped by Ctrl-C.
     """
     if processes < 1:
-        raise RLRRError(f"--jobs must be 1 or more, not {processes}.", usage=True)
+        raise UsageError(f"--jobs must be 1 or more, not {processes}.")
     recipe = jobs[0].plan.recipe
     backbone = load_backbone(recipe.model, num_classes=0, image_size=recipe.image_size, weights=recipe.weights)
     fingerprint, preprocessing = backbone.fingerprint, backbone.data_config

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rlrr.data.dataset import ImageData, Split
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 
 ALIASES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -63,7 +63,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
         RLRRError: `fraction` is not between 0 and 1.
     """
     if not 0 < fraction < 1:
-        raise RLRRError(f"val_fraction must be between 0 and 1, not {fraction}.", usage=True)
+        raise UsageError(f"val_fraction must be between 0 and 1, not {fraction}.")
     # RandomState, and not default_rng: its numbers are frozen, so that a seed names a split for ever.
     random, labels = np.random.RandomState(seed), np.asarray(split.labels)
     held = np.zeros(len(split), dtype=bool)

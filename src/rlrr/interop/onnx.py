@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlrr.adapters import load_adapter, merged_model
-from rlrr.backbones.sources import brief
-from rlrr.errors import RLRRError
+from rlrr.adapters.folder import load_adapter, merged_model
+from rlrr.backbones.weights import brief
+from rlrr.errors import RLRRError, UsageError
 from rlrr.files import cannot_write, expect_new_file, write_json
-from rlrr.merging import sample_images
-from rlrr.predict import Classifier
+from rlrr.inference.predict import Classifier
+from rlrr.interop.merge import sample_images
 
 BATCH_SIZES = (1, 3)
 TOLERANCE = 1e-3  # of the largest logit
@@ -135,7 +135,7 @@ def _program(model: nn.Module, example: Tensor, opset: int | None) -> Any:
         raise RLRRError(f"torch cannot export this {type(model).__name__} to ONNX: {brief(error)}.") from error
     written = program.model.opset_imports[""]
     if opset not in (None, written):
-        raise RLRRError(f"torch cannot write opset {opset}, only {written} here: leave out --opset.", usage=True)
+        raise UsageError(f"torch cannot write opset {opset}, only {written} here: leave out --opset.")
     return program
 
 

@@ -15,7 +15,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 from rlrr.spectral.cached import cached_decomposition
 from rlrr.spectral.decompose import Decomposition, decompose, is_exact, singular_values
 from rlrr.spectral.measures import (
@@ -29,7 +29,7 @@ from rlrr.spectral.measures import (
     relative,
     stable_rank,
 )
-from rlrr.spectral.sources import Pair, Source
+from rlrr.spectral.tuned import Pair, Source
 
 # Weights measured at once, each on its share of the threads: those of LAPACK wait for each other at every step, which
 # is slow wherever something else runs too. More than two would take more memory.
@@ -183,11 +183,10 @@ def analyze(
         RLRRError: an argument is out of range, or a weight holds NaN or infinity.
     """
     if directions < 1:
-        raise RLRRError(f"--directions must be 1 or more, not {directions}.", usage=True)
+        raise UsageError(f"--directions must be 1 or more, not {directions}.")
     if rank is not None and rank < directions:
-        raise RLRRError(
+        raise UsageError(
             f"--rank {rank} keeps fewer directions than --directions {directions} compares: give {directions} or more.",
-            usage=True,
         )
     for module, vectors in source.vectors.items():
         if not all(torch.isfinite(vector).all() for vector in vectors.values()):

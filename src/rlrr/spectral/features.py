@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlrr.errors import RLRRError
+from rlrr.backbones.families import block_names
+from rlrr.errors import RLRRError, UsageError
+from rlrr.methods.trainable import plain_model
 from rlrr.spectral.measures import principal_angles, relative_change
-from rlrr.targets import block_names
-from rlrr.trainable import plain_model
 
 LEAST_IMAGES = 4  # for an estimate of CKA without bias
 _BATCH = 32
@@ -62,7 +62,7 @@ def feature_changes(
         RLRRError: there are too few images, no blocks, not as many in both models, or features that are not finite.
     """
     if len(images) < LEAST_IMAGES:
-        raise RLRRError(f"Features are compared on {LEAST_IMAGES} images or more, not {len(images)}.", usage=True)
+        raise UsageError(f"Features are compared on {LEAST_IMAGES} images or more, not {len(images)}.")
     names, others = (block_names(plain_model(model)) for model in (before, after))
     if not names or len(names) != len(others):
         raise RLRRError(

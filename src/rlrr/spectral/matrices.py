@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rlrr.kernel import kernel_matrix
+from rlrr.tuners.rlrr.functional import kernel_matrix
 
 # What files of weights call the classifier.
 HEADS = ("head", "head_dist", "fc", "classifier", "cls_classifier", "distillation_classifier", "heads")

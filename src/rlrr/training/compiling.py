@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rlrr.errors import RLRRError
-from rlrr.trainable import plain_model
+from rlrr.errors import UsageError
+from rlrr.methods.trainable import plain_model
 
 
 def compile_model(model: nn.Module) -> None:
@@ -39,7 +39,6 @@ def _check_compiler() -> None:
     except RuntimeError as error:  # of which kind depends on what is missing
         reason = str(error).split("\n", 1)[0]
         needed = "Triton and a C compiler" if device == "cuda" else "a C++ compiler, such as g++"
-        raise RLRRError(
+        raise UsageError(
             f"--compile needs {needed}, and torch cannot compile here ({reason}): install that, or leave it out.",
-            usage=True,
         ) from error

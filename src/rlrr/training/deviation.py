@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from rlrr.kernel import rescaling_norm
-from rlrr.targets import block_names, classifier_names
-from rlrr.trainable import plain_model
+from rlrr.backbones.families import block_names, classifier_names
+from rlrr.methods.trainable import plain_model
+from rlrr.tuners.rlrr.functional import rescaling_norm
 from rlrr.tuners.rlrr.layer import Affine, Rescaled, RLRRLayer
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from rlrr.errors import RLRRError
+from rlrr.errors import UsageError
 
 
 def hold_frozen_in_bf16(model: nn.Module, precision: str) -> None:
@@ -22,10 +22,9 @@ def hold_frozen_in_bf16(model: nn.Module, precision: str) -> None:
         RLRRError: `precision` is another.
     """
     if precision != "bf16":
-        raise RLRRError(
+        raise UsageError(
             f"--frozen bf16 needs arithmetic in bf16, and --precision auto is {precision} on this machine: "
             "give --precision bf16, or leave out --frozen.",
-            usage=True,
         )
     for module in model.modules():
         if isinstance(module, (nn.Linear, _ConvNd)) and not module.weight.requires_grad:

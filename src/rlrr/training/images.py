@@ -14,8 +14,8 @@ from torch import Tensor
 
 from rlrr.data import ImageData, PreparedImages, Split, prepare_split
 from rlrr.data.pipeline import RandomCrop, flip, preparation, random_resize, uncropped
-from rlrr.errors import RLRRError
-from rlrr.training.recipe import Recipe
+from rlrr.errors import UsageError
+from rlrr.recipes.recipe import Recipe
 
 _NORMALIZATION = {
     "imagenet": {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD},
@@ -59,10 +59,9 @@ def training_images(recipe: Recipe, data: ImageData, data_config: Mapping[str, A
     """
     on_test = recipe.protocol == "paper"
     if on_test and not data.test:
-        raise RLRRError(
+        raise UsageError(
             f"--protocol paper tests after each epoch, and {data.name} has no test images: add a test split, or use "
             "--protocol honest.",
-            usage=True,
         )
     watched = data.test if on_test else data.val if recipe.validates else None
     prepared: PreparedImages | None = None
@@ -72,7 +71,7 @@ def training_images(recipe: Recipe, data: ImageData, data_config: Mapping[str, A
     chosen = data.train if recipe.validates else data.train + data.val
     train, skipped_train = _prepared(recipe, chosen, data_config, "train", augment=True)
     if (recipe.mixup or recipe.cutmix) and len(train) < recipe.batch_size:
-        raise RLRRError(f"mixup needs one full batch: --batch_size must be at most {len(train)}.", usage=True)
+        raise UsageError(f"mixup needs one full batch: --batch_size must be at most {len(train)}.")
     return TrainingImages(train, prepared, skipped_train + skipped)
 
 
@@ -83,9 +82,8 @@ def _prepared(
     steps: list[Callable[[Tensor], Tensor]] = []
     if augment and recipe.random_position:
         if config["crop_pct"] >= 1:
-            raise RLRRError(
+            raise UsageError(
                 "--random_position has no room to move, as crop_pct is 1: give a smaller --crop_pct, such as 0.875.",
-                usage=True,
             )
         prepare = uncropped(config)
         steps.append(RandomCrop(*config["input_size"][-2:]))

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-import yaml
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from rlrr.adapters import PEFT_CONFIG, RECORD, TENSORS
-from rlrr.errors import RLRRError, did_you_mean
-from rlrr.files import at_line, atomic, cannot_write, nearest_existing
-from rlrr.training.recipe import Recipe, differences
+from rlrr.adapters.record import PEFT_CONFIG, RECORD, TENSORS
+from rlrr.errors import RLRRError, UsageError
+from rlrr.files import cannot_write, nearest_existing
+from rlrr.recipes.files import RECIPE, read_recipe
+from rlrr.recipes.recipe import Recipe, differences
 
-RECIPE, METRICS, CHECKPOINTS, TENSORBOARD = "recipe.yaml", "metrics.jsonl", "checkpoints", "tensorboard"
+METRICS, CHECKPOINTS, TENSORBOARD = "metrics.jsonl", "checkpoints", "tensorboard"
 # what a run and its evaluation write; the record goes first, so that a half deleted run is not taken for a whole one,
 # and the recipe last, so that it is still taken for a run
 _EVALUATIONS = ("evaluation", "evaluation-test", "evaluation-val", "evaluation-train")
@@ -33,32 +32,28 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
         RLRRError: saying which option would do.
     """
     if resume and overwrite:
-        raise RLRRError("--resume goes on with a run and --overwrite deletes it: give one of them.", usage=True)
+        raise UsageError("--resume goes on with a run and --overwrite deletes it: give one of them.")
     existing = next(place for place in (folder, *folder.resolve().parents) if place.exists())
     if not existing.is_dir():
-        raise RLRRError(f"{existing} is a file: give another --output.", usage=True)
+        raise UsageError(f"{existing} is a file: give another --output.")
     if not os.access(existing, os.W_OK):
-        raise RLRRError(
-            f"{existing} cannot be written to: give another --output, or check its permissions.", usage=True
-        )
+        raise UsageError(f"{existing} cannot be written to: give another --output, or check its permissions.")
     is_run = (folder / RECIPE).exists()
     if resume:
         if not is_run:
-            raise RLRRError(f"There is no run in {folder} to resume: start it without --resume.", usage=True)
+            raise UsageError(f"There is no run in {folder} to resume: start it without --resume.")
         if changed := differences(read_recipe(folder / RECIPE), recipe):
-            raise RLRRError(
+            raise UsageError(
                 f"The run in {folder} was started with other options ({'; '.join(changed)}): give the same ones, "
                 "or another --output.",
-                usage=True,
             )
     elif folder.exists() and any(folder.iterdir()):
         if not is_run:
-            raise RLRRError(f"{folder} exists and holds something else: give another --output.", usage=True)
+            raise UsageError(f"{folder} exists and holds something else: give another --output.")
         if not overwrite:
-            raise RLRRError(
+            raise UsageError(
                 f"{folder} already holds a run: go on with it (--resume), delete it (--overwrite) or give another "
                 "--output.",
-                usage=True,
             )
 
 
@@ -90,51 +85,6 @@ def check_space(folder: Path, model: nn.Module) -> None:
             f"The disk of {folder} has {free >> 20} MiB free and the run needs about {needed >> 20} MiB: free some "
             "space, or give another --output."
         )
-
-
-def write_recipe(recipe: Recipe, folder: Path) -> None:
-    """Write `recipe.yaml`, from which `rlrr train --config` runs again."""
-    with atomic(folder / RECIPE) as temporary:
-        text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
-        temporary.write_text(text, encoding="utf-8")
-
-
-def read_recipe(path: Path) -> Recipe:
-    """Read a recipe from YAML; one that names no data, for a command that does, has none.
-
-    Raises:
-        RLRRError: it is missing, or has a key or value that no recipe has.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except FileNotFoundError:
-        raise RLRRError(f"There is no recipe {path}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RLRRError(f"{path} is not a recipe: {' '.join(str(error).split())}.") from None
-    if not isinstance(content, dict):
-        raise RLRRError(f"{path} is not a recipe: each line is an option, such as `epochs: 20`.")
-    hints = get_type_hints(Recipe)
-    if unknown := [key for key in content if key not in hints]:
-        near = did_you_mean(str(unknown[0]), hints)
-        raise RLRRError(f"{at_line(path, text, str(unknown[0]))}: there is no option {unknown[0]!r}.{near}")
-    numbers: dict[str, Any] = {
-        key: float(value) for key, value in content.items() if _is_number(value) and float in _kinds(hints[key])
-    }
-    try:
-        return Recipe(**{"data": ""} | content | numbers)
-    except RLRRError as error:
-        named = re.match(r"--(\w+)", str(error))
-        raise RLRRError(f"{at_line(path, text, named[1] if named else '')}: {error}") from error
-
-
-def _kinds(hint: Any) -> tuple[Any, ...]:
-    return (hint, *get_args(hint))
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a text is a number: YAML takes 1e-3 for text, since it has no point."""
-    return isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value) is not None
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

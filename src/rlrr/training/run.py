@@ -17,26 +17,20 @@ from peft import PeftModel
 from torch import nn
 from transformers import TrainerState, set_seed
 
-from rlrr.adapters import (
-    RECORD,
-    Record,
-    backbone_record,
-    library_versions,
-    load_trained_state,
-    read_record,
-    save_adapter,
-    trained_state,
-)
+from rlrr.adapters.folder import load_trained_state, save_adapter, trained_state
+from rlrr.adapters.record import RECORD, Record, backbone_record, library_versions, read_record
 from rlrr.backbones import Backbone, load_backbone
+from rlrr.backbones.families import classifier_names
 from rlrr.data import ImageData, Split, data_source, load_data
 from rlrr.data.digest import data_digest
-from rlrr.errors import RLRRError
-from rlrr.evaluation import evaluate_split
+from rlrr.errors import RLRRError, UsageError
 from rlrr.files import cannot_write
-from rlrr.methods import apply_method
-from rlrr.predict import Classifier
-from rlrr.targets import classifier_names
-from rlrr.trainable import check_adapted, parameter_counts
+from rlrr.inference.evaluate import evaluate_split
+from rlrr.inference.predict import Classifier
+from rlrr.methods.apply import apply_method
+from rlrr.methods.trainable import check_adapted, parameter_counts
+from rlrr.recipes.files import write_recipe
+from rlrr.recipes.recipe import Recipe
 from rlrr.training.attention import fastest_attention
 from rlrr.training.compiling import compile_model
 from rlrr.training.deviation import deviations, ended_by_deviation
@@ -51,9 +45,7 @@ from rlrr.training.output import (
     last_checkpoint,
     remove_incomplete,
     remove_run,
-    write_recipe,
 )
-from rlrr.training.recipe import Recipe
 from rlrr.training.trainer import Progress, keeps_best, make_trainer, resolve_precision
 
 BEST_TEST_EPOCH = "best test epoch: the test images chose it, as in published practice; not comparable with others"
@@ -81,7 +73,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         RLRRError: for bad input, a loss that is not finite, a full disk, or Ctrl-C.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RLRRError("Training runs in one process and on one GPU: start it without torchrun.", usage=True)
+        raise UsageError("Training runs in one process and on one GPU: start it without torchrun.")
     folder = Path(output)
     check_output(folder, recipe, resume, overwrite)
     if resume and (folder / RECORD).exists():

@@ -9,7 +9,7 @@ from timm.scheduler import CosineLRScheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR
 
-from rlrr.training.recipe import Recipe
+from rlrr.recipes.recipe import Recipe
 
 _FIRST, _LAST = 1e-7, 1e-8  # the paper's: where the warm-up starts, and the floor
 

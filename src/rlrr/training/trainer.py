@@ -34,17 +34,18 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState
 
-from rlrr.adapters import TENSORS, load_trained_state, read_tensors, save_trained_state
+from rlrr.adapters.folder import load_trained_state, read_tensors, save_trained_state
+from rlrr.adapters.record import TENSORS
 from rlrr.data.pipeline import BatchTransform
-from rlrr.errors import RLRRError
-from rlrr.methods import methods
-from rlrr.predict import evaluation_batch
+from rlrr.errors import RLRRError, UsageError
+from rlrr.inference.predict import evaluation_batch
+from rlrr.methods.apply import methods
+from rlrr.recipes.recipe import Recipe
 from rlrr.training.average import MovingAverage
 from rlrr.training.deviation import WHOLE, Deviation
 from rlrr.training.images import TrainingImages
 from rlrr.training.optimizer import parameter_groups
 from rlrr.training.output import CHECKPOINTS, METRICS, TENSORBOARD
-from rlrr.training.recipe import Recipe
 from rlrr.training.schedule import make_scheduler
 from rlrr.tuners import frozen_norms
 
@@ -380,7 +381,7 @@ def resolve_precision(asked: str) -> str:
     """
     on_gpu = torch.cuda.is_available()
     if asked == "fp16" and not on_gpu:
-        raise RLRRError("--precision fp16 needs a GPU: use bf16 or fp32 on a CPU.", usage=True)
+        raise UsageError("--precision fp16 needs a GPU: use bf16 or fp32 on a CPU.")
     if asked != "auto":
         return asked
     if on_gpu:

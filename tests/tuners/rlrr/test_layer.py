@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from rlrr import RLRRConfig
 from rlrr.errors import RLRRError
-from rlrr.kernel import scale_matrix
+from rlrr.tuners.rlrr.functional import scale_matrix
 
 IN, OUT = 5, 6
 FORMS = [

@@ -6,8 +6,8 @@ import math
 
 from torch import Tensor, nn
 
-from rlrr.kernel import kernel_matrix, matrix_kernel
 from rlrr.tuners.rlrr.config import RLRRConfig
+from rlrr.tuners.rlrr.functional import kernel_matrix, matrix_kernel
 from rlrr.tuners.rlrr.layer import Rescaled
 
 

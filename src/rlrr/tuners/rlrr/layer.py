@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -18,9 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlrr.errors import RLRRError
-from rlrr.kernel import product_dtype, rescaled_linear, rescaled_linear_by_row, rescaling
 from rlrr.tuners.rlrr import init
 from rlrr.tuners.rlrr.config import RLRRConfig
+from rlrr.tuners.rlrr.functional import (
+    product_dtype,
+    rescaled_linear,
+    rescaled_linear_by_row,
+    rescaling,
+    rescaling_norm,
+)
 
 BASE = "__base__"  # PEFT's name for "no adapter" in a mixed batch
 
@@ -33,6 +39,9 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
     """What all kinds of adapted layer share: merging, unmerging and the choice of adapters in forward."""
 
     other_param_names = ("configs",)
+    mergeable = mixable = combinable = splittable = True
+    neutral: Mapping[str, float] = {}
+    """Value of each learned vector, by its name without prefix, that leaves the layer as it was."""
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: RLRRConfig, blocks: int) -> None:
         super().__init__()
@@ -270,6 +279,7 @@ class Rescaled(RLRRLayer):
     """
 
     adapter_layer_names = ("rlrr_scale_out", "rlrr_scale_in", "rlrr_shift")
+    neutral = {"scale_out": 0, "scale_in": 0, "shift": 0}  # noqa: RUF012
 
     def as_matrix(self, weight: Tensor) -> Tensor:
         """The weight as a matrix; its rows belong to outputs, in order."""
@@ -317,6 +327,18 @@ class Rescaled(RLRRLayer):
         if shifts:
             bias = sum(shifts) if bias is None else bias + sum(shifts)
         return self.from_matrix(changed).to(weight.dtype), None if bias is None else bias.to(weight.dtype)
+
+    def weight_change(self) -> float:
+        """Frobenius norm of W' - W under the active adapter, in closed form."""
+        (adapter,) = self.active_adapters
+        config = self.configs[adapter]
+        return rescaling_norm(
+            self.as_matrix(self.frozen[0]),
+            self._dict("rlrr_scale_out").get(adapter),
+            self._dict("rlrr_scale_in").get(adapter),
+            residual=config.residual,
+            multiply_weight=config.multiply_weight,
+        )
 
 
 class Linear(Rescaled):
@@ -380,6 +402,7 @@ class Affine(RLRRLayer):
     """
 
     adapter_layer_names = ("rlrr_scale", "rlrr_shift")
+    neutral = {"scale": 1, "shift": 0}  # noqa: RUF012
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: RLRRConfig, blocks: int) -> None:
         # features stand in dimension 1 of a convolution's output, in the last of a norm's
@@ -411,6 +434,11 @@ class Affine(RLRRLayer):
         if shifts:
             new_bias = sum(shifts) if new_bias is None else new_bias + sum(shifts)
         return new_weight.to(dtype), None if new_bias is None else new_bias.to(dtype)
+
+    def weight_change(self) -> float:
+        """Frobenius norm of W' - W of a convolution, each output of which is scaled."""
+        (adapter,) = self.active_adapters
+        return rescaling_norm(self.frozen[0].flatten(1), self._dict("rlrr_scale")[adapter][:, None] - 1, None)
 
     def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:  # noqa: D102
         base = self.get_base_layer()

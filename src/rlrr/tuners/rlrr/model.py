@@ -24,8 +24,8 @@ from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, get
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rlrr.backbones.families import call_fused_linears, classifier_names, family_of
 from rlrr.errors import RLRRError
-from rlrr.targets import call_fused_linears, classifier_names, family_of
 from rlrr.tuners.rlrr.combine import combined_config, combined_module
 from rlrr.tuners.rlrr.config import RLRRConfig
 from rlrr.tuners.rlrr.convolution import Convolution

@@ -1,0 +1,206 @@
+"""The adapter folder: what a finished run is saved as, and how it comes back.
+
+It holds `adapter_model.safetensors` (all that was trained, with the classifier), PEFT's `adapter_config.json` if
+the method is a PEFT one, and `rlrr.json`, which says what backbone, classes and preprocessing belong to it. A
+folder is complete once `rlrr.json` is there: it is written last. Only safetensors and JSON are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from rlrr.adapters.record import PEFT_CONFIG, RECORD, TENSORS, Record, read_record
+from rlrr.backbones import Backbone, load_backbone
+from rlrr.errors import RLRRError
+from rlrr.files import atomic, read_json, write_json
+from rlrr.methods.apply import apply_method
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """All that a method has trained, on the CPU: for a PEFT model PEFT's own names, else the model's.
+
+    A model of which everything is trained gives its buffers too.
+    """
+    if isinstance(model, PeftModel):
+        state = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
+    else:
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        state = {name: value for name, value in model.state_dict().items() if not frozen or name in trained}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
+    """Put what `trained_state` gave back into a model of the same method.
+
+    Raises:
+        RLRRError: keys are missing, stray or of another shape; the model is left as it is.
+    """
+    expected = {name: tensor.shape for name, tensor in trained_state(model).items()}
+    found = {name: tensor.shape for name, tensor in state.items()}
+    problems = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "stray": sorted(found.keys() - expected.keys()),
+        "of another shape": [name for name in expected if name in found and expected[name] != found[name]],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{len(names)} {what} (such as {names[0]})" for what, names in problems.items() if names)
+        raise RLRRError(f"The tensors in {where} do not fit the model: {listed}. Was it saved from another one?")
+    if isinstance(model, PeftModel):
+        set_peft_model_state_dict(model, dict(state), adapter_name=model.active_adapter)
+    else:
+        model.load_state_dict(dict(state), strict=False)
+
+
+def save_trained_state(model: nn.Module, path: Path) -> None:
+    """Write `trained_state` as safetensors, atomically."""
+    with atomic(path) as temporary:  # by Python, whose errors say when the disk is full
+        temporary.write_bytes(save(trained_state(model), metadata={"format": "pt"}))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        RLRRError: it is missing, cut short or damaged.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise RLRRError(f"{path} is missing: copy the whole folder, or train again.") from None
+    except (SafetensorError, OSError) as error:
+        raise RLRRError(f"{path} is damaged or cut short ({error}): copy it again, or train again.") from None
+
+
+def save_adapter(folder: Path, model: nn.Module, record: Record) -> Record:
+    """Write the adapter folder, each file atomically and `rlrr.json` last.
+
+    Returns:
+        The record as written, with the checksum of the tensors.
+    """
+    save_trained_state(model, folder / TENSORS)
+    if isinstance(model, PeftModel):
+        config = model.peft_config[model.active_adapter]
+        with tempfile.TemporaryDirectory() as scratch, atomic(folder / PEFT_CONFIG) as temporary:
+            saved = type(config)(**{**config.to_dict(), "inference_mode": True})
+            saved.save_pretrained(scratch)
+            temporary.write_bytes((Path(scratch) / PEFT_CONFIG).read_bytes())
+    write_json(folder / RECORD, asdict(record) | {"tensors_sha256": _sha256(folder / TENSORS)})
+    return read_record(folder)
+
+
+def load_adapter(folder: Path, weights: str | None = None) -> tuple[nn.Module, Record]:
+    """Build the backbone an adapter belongs to and put the adapter on it, in evaluation mode.
+
+    Args:
+        folder: The adapter folder.
+        weights: Where the backbone's weights are now, if not where they were in training.
+
+    Raises:
+        RLRRError: the folder is incomplete or damaged, the backbone is not to be had or is another one, or keys
+            are missing or stray.
+    """
+    record = read_record(folder)
+    return put_adapter(load_start(folder, record, weights), folder, record), record
+
+
+def load_start(folder: Path, record: Record, weights: str | None = None) -> nn.Module:
+    """The backbone an adapter belongs to, with a new classifier; the adapter's tensors are checked first.
+
+    Raises:
+        RLRRError: they are not those that `rlrr.json` was written with, or the backbone is not to be had or is another.
+    """
+    if _sha256(folder / TENSORS) != record.tensors_sha256:
+        read_tensors(folder / TENSORS)  # says so if the file is cut short
+        raise RLRRError(f"{folder / TENSORS} is not the file that {RECORD} was written with: copy the folder again.")
+    name, weights = record.backbone["name"], weights or record.backbone["weights"]
+    if Path(name).is_absolute() and not Path(name).exists():  # a local timm folder that was moved
+        if not weights or not (Path(weights) / "config.json").is_file():
+            raise RLRRError(
+                f"The backbone of {folder} was in {name}, which is gone: say with --weights where it is now."
+            )
+        name, weights = weights, None
+    backbone = load_backbone(
+        name, num_classes=len(record.classes), image_size=record.backbone["image_size"], weights=weights
+    )
+    check_fingerprint(backbone, record, folder)
+    return backbone.model
+
+
+def put_adapter(model: nn.Module, folder: Path, record: Record) -> nn.Module:
+    """Put an adapter on the backbone it belongs to, which is changed in place; in evaluation mode.
+
+    Raises:
+        RLRRError: the folder is incomplete, or keys are missing or stray.
+    """
+    if (folder / PEFT_CONFIG).exists():
+        model = get_peft_model(model, _peft_config(folder))
+    else:
+        model = apply_method(model, record.method)
+        if isinstance(model, PeftModel):
+            raise RLRRError(f"{folder / PEFT_CONFIG} is missing: copy the whole folder, or train again.")
+    load_trained_state(model, read_tensors(folder / TENSORS), folder / TENSORS)
+    return model.eval()
+
+
+def check_fingerprint(backbone: Backbone, record: Record, folder: Path) -> None:
+    """Refuse another backbone than the adapter was trained on.
+
+    Raises:
+        RLRRError: the weights have another fingerprint.
+    """
+    if backbone.fingerprint != record.backbone["fingerprint"]:
+        raise RLRRError(
+            f"The adapter in {folder} was trained on {record.backbone['name']} with weights "
+            f"{record.backbone['fingerprint'][:12]}, and these are {backbone.fingerprint[:12]}: "
+            "give the file it was trained on with --weights."
+        )
+
+
+def merged_model(model: nn.Module) -> nn.Module:
+    """The plain model in which the adapter is part of the weights; a model without adapter is returned as it is."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+
+
+def hotswap(model: PeftModel, folder: Path) -> None:
+    """Put the vectors and classifier of another adapter of the same shape in place of those of `model`.
+
+    Nothing is rebuilt, so that a compiled model is not compiled again.
+
+    Raises:
+        RLRRError: the adapter has other settings or other tensors; the model is left as it is.
+    """
+    of_no_matter = ("inference_mode", "peft_version", "gradient_tokens")
+    own, other = (
+        {key: value for key, value in config.to_dict().items() if key not in of_no_matter}
+        for config in (model.peft_config[model.active_adapter], _peft_config(folder))
+    )
+    if differing := sorted(key for key in own | other if own.get(key) != other.get(key)):
+        raise RLRRError(
+            f"The adapter in {folder} differs from that of the model in {', '.join(differing)}: load it anew."
+        )
+    load_trained_state(model, read_tensors(folder / TENSORS), folder / TENSORS)
+
+
+def _peft_config(folder: Path) -> PeftConfig:
+    content = read_json(folder / PEFT_CONFIG)
+    if not isinstance(content, dict) or content.get("peft_type") not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise RLRRError(f"{folder / PEFT_CONFIG} is damaged: it names no method that PEFT knows. Copy it again.")
+    return PeftConfig.from_pretrained(str(folder))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise RLRRError(f"{path} is missing: copy the whole folder, or train again.") from None

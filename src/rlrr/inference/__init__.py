@@ -1,0 +1,1 @@
+"""Running a finished adapter: predictions and measurements."""

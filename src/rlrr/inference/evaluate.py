@@ -1,0 +1,159 @@
+"""How good a finished run is on images with labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from rlrr.data import ImageData, Split, data_source, load_data, prepare_split
+from rlrr.data.pipeline import preparation
+from rlrr.data.split import enumerated
+from rlrr.errors import RLRRError, UsageError
+from rlrr.files import write_json
+from rlrr.inference.predict import Classifier, load
+from rlrr.report import figures
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result on one split.
+
+    Attributes:
+        split: What was evaluated, in words.
+        images: Number of images.
+        accuracy: Share that is right.
+        classes: Class names.
+        per_class: For each class precision, recall, F1 and number of images.
+        confusion: Counts, (true class, predicted class).
+        predicted: Predicted class of each image, by index.
+        confidence: Its probability.
+        skipped: Images that could not be read; each counts in no figure.
+    """
+
+    split: str
+    images: int
+    accuracy: float
+    classes: list[str]
+    per_class: list[dict[str, float]]
+    confusion: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    skipped: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict:
+        """The figures, without the single images, as JSON has them."""
+        return {
+            "split": self.split,
+            "images": self.images,
+            "skipped": list(self.skipped),
+            "accuracy": self.accuracy,
+            "per_class": dict(zip(self.classes, self.per_class, strict=True)),
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def evaluate(
+    run: str | Path | Classifier,
+    data: str | Path,
+    *,
+    split: Literal["test", "val", "train"] | None = None,
+    bad_images: Literal["error", "skip"] = "error",
+) -> Evaluation:
+    """Evaluate a finished run.
+
+    Args:
+        run: Its folder, or what `load` gave.
+        data: A folder, sample or Hub data set as for `train`.
+        split: Which split; None is test if there is one. If there is none, it is val, or, where the data has no
+            splits of its own and is not what the run was trained on, all images.
+        bad_images: "skip" leaves images out that cannot be read, and counts them.
+
+    Raises:
+        RLRRError: the data has no such split, has a class that the run does not know, or holds bad images.
+    """
+    classifier = run if isinstance(run, Classifier) else load(run)
+    recipe, source = classifier.record.recipe, classifier.record.data.get("source")
+    trained_on = source is not None and data_source(data) == source
+    content = load_data(data, val_fraction=recipe["val_fraction"] if trained_on else None, seed=recipe.get("seed", 0))
+    chosen, name = _choose(content, split)
+    if trained_on and (role := _role(name, recipe)):
+        name = f"{name}: {role}"
+    return evaluate_split(classifier, _relabel(chosen, content, classifier), f"{content.name}, {name}", bad_images)
+
+
+def evaluate_split(
+    classifier: Classifier, split: Split, what: str, bad_images: Literal["error", "skip"] = "error"
+) -> Evaluation:
+    """Evaluate on a split whose labels are indices into the classifier's classes."""
+    split, cache, skipped = prepare_split(
+        split, preparation(classifier.record.preprocessing), bad_images=bad_images, what=what
+    )
+    probabilities = classifier.logits(classifier.dataset(split, cache)).softmax(-1)
+    confidence, predicted = (tensor.numpy() for tensor in probabilities.max(-1))
+    labels, indices = np.asarray(split.labels), np.arange(len(classifier.classes))
+    measures = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
+    return Evaluation(
+        split=what,
+        images=len(split),
+        accuracy=float((labels == predicted).mean()),
+        classes=list(classifier.classes),
+        per_class=[
+            {"precision": float(p), "recall": float(r), "f1": float(f), "images": int(n)}
+            for p, r, f, n in zip(*measures, strict=True)
+        ],
+        confusion=confusion_matrix(labels, predicted, labels=indices),
+        predicted=predicted,
+        confidence=confidence,
+        skipped=skipped,
+    )
+
+
+def confusion_picture(evaluation: Evaluation, who: str = "", *, look: figures.Look = figures.LIGHT) -> Figure:
+    """Its confusion matrix, under a title that begins with `who`."""
+    title = f"{who or evaluation.split}: {evaluation.accuracy:.1%} of {evaluation.images} images right"
+    return figures.confusion_matrix(evaluation.confusion, evaluation.classes, title, look=look)
+
+
+def save_evaluation(evaluation: Evaluation, folder: Path, who: str = "") -> tuple[Path, Path]:
+    """Write `evaluation.json` and the picture `confusion.png`, whose title begins with `who`; gives their paths."""
+    numbers, picture = folder / "evaluation.json", folder / "confusion.png"
+    write_json(numbers, evaluation.to_dict())
+    figures.save(confusion_picture(evaluation, who), picture)
+    return numbers, picture
+
+
+def _role(split: str, recipe: dict[str, Any]) -> str | None:
+    """What the images of a split did in the run itself, if anything."""
+    if recipe.get("protocol") == "paper":
+        return "best test epoch, they chose it" if split == "test" else "they were trained on"
+    if split == "train" or (split == "val" and recipe.get("train_on") == "trainval"):
+        return "they were trained on"
+    return "they chose the epoch" if split == "val" and recipe.get("select", "best") == "best" else None
+
+
+def _choose(data: ImageData, name: str | None) -> tuple[Split, str]:
+    splits = {"test": data.test, "val": data.val, "train": data.train}
+    present = {key: split for key, split in splits.items() if split}
+    if name is None:
+        name = next(iter(present))
+        return present[name], "all images" if name == "train" else name
+    if name not in present:
+        raise UsageError(f"{data.name} has no {name} split, only {', '.join(present)}.")
+    return present[name], name
+
+
+def _relabel(split: Split, data: ImageData, classifier: Classifier) -> Split:
+    """The split with labels of the classifier, by class name."""
+    unknown = sorted(set(data.classes) - set(classifier.classes))
+    if unknown:
+        raise RLRRError(
+            f"{data.name} has classes that the run does not know ({enumerated(unknown, 5)}); it knows "
+            f"{enumerated(classifier.classes, 5)}: is this the data of the run? If so, rename their folders."
+        )
+    index = [classifier.classes.index(name) for name in data.classes]
+    return Split(split.images, [index[label] for label in split.labels], split.names)

@@ -1,0 +1,1 @@
+"""Ways to fine-tune, by name: the table, how a model is made trainable, and what an adapted model can do."""

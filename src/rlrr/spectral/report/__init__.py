@@ -1,0 +1,1 @@
+"""The report of `rlrr analyze`: panels, pictures and the page around them."""

@@ -1,0 +1,269 @@
+"""Which modules the defaults of the families hit, and which they must not."""
+
+import re
+
+import pytest
+import timm
+import torch
+from timm.models.swin_transformer import SwinTransformer
+from torch import nn
+from transformers import (
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    ViTConfig,
+    ViTModel,
+)
+
+from rlrr.backbones.families import block_linears, block_names, classifier_names, default_targets, family_of
+from rlrr.errors import RLRRError
+
+TIMM = {"img_size": 32, "depth": 2, "embed_dim": 16, "num_heads": 2, "num_classes": 5}
+HF = {"image_size": 32, "patch_size": 16, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+TIMM_BLOCK = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+HF_BLOCK = (*(f"attention.{letter}_proj" for letter in "qkvo"), "mlp.fc1", "mlp.fc2")
+VIT_NORMS, DINO_NORMS = ("layernorm_before", "layernorm_after"), ("norm1", "norm2")
+
+
+def wrapper(architecture, **sizes):
+    return TimmWrapperForImageClassification(
+        TimmWrapperConfig(architecture=architecture, num_labels=sizes.pop("num_classes"), model_args=sizes)
+    )
+
+
+def swin():
+    return SwinTransformer(
+        img_size=32, patch_size=4, window_size=4, embed_dim=16, depths=(2, 2), num_heads=(2, 2), num_classes=5
+    )
+
+
+def vit(name="vit_tiny_patch16_224", **changes):
+    return timm.create_model(name, **{**TIMM, **changes})
+
+
+# model, path of its blocks, what is adapted in a block, what outside, the classifiers
+FAMILIES = {
+    "timm ViT": (vit, "blocks.{}.", TIMM_BLOCK, ("patch_embed.proj", "norm"), ("head",)),
+    "timm ViT, averaged": (
+        lambda: vit(global_pool="avg"),
+        "blocks.{}.",
+        TIMM_BLOCK,
+        ("patch_embed.proj", "fc_norm"),
+        ("head",),
+    ),
+    "timm DeiT, distilled": (
+        lambda: vit("deit_tiny_distilled_patch16_224"),
+        "blocks.{}.",
+        TIMM_BLOCK,
+        ("patch_embed.proj", "norm"),
+        ("head", "head_dist"),
+    ),
+    "timm DINOv2, SwiGLU": (
+        lambda: vit("vit_giant_patch14_dinov2", img_size=28, mlp_ratio=4),
+        "blocks.{}.",
+        TIMM_BLOCK,
+        ("patch_embed.proj", "norm"),
+        ("head",),
+    ),
+    "timm Swin": (
+        swin,
+        "layers.{0[0]}.blocks.{0[1]}.",
+        TIMM_BLOCK,
+        ("layers.1.downsample.reduction", "norm"),
+        ("head.fc",),
+    ),
+    "TimmWrapper": (
+        lambda: wrapper("vit_tiny_patch16_224", **TIMM),
+        "timm_model.blocks.{}.",
+        TIMM_BLOCK,
+        ("timm_model.patch_embed.proj", "timm_model.norm"),
+        ("timm_model.head",),
+    ),
+    "transformers ViT, no classifier": (
+        lambda: ViTModel(ViTConfig(intermediate_size=32, **HF), add_pooling_layer=False),
+        "layers.{}.",
+        (*VIT_NORMS, *HF_BLOCK),
+        ("embeddings.patch_embeddings.projection", "layernorm"),
+        (),
+    ),
+    "transformers DeiT, distilled": (
+        lambda: DeiTForImageClassificationWithTeacher(DeiTConfig(intermediate_size=32, **HF)),
+        "deit.layers.{}.",
+        (*VIT_NORMS, *HF_BLOCK),
+        ("deit.embeddings.patch_embeddings.projection", "deit.layernorm"),
+        ("cls_classifier", "distillation_classifier"),
+    ),
+    "transformers DINOv2": (
+        lambda: Dinov2ForImageClassification(Dinov2Config(mlp_ratio=2, **HF)),
+        "dinov2.encoder.layer.{}.",
+        (*DINO_NORMS, *HF_BLOCK),
+        ("dinov2.embeddings.patch_embeddings.projection", "dinov2.layernorm"),
+        ("classifier",),
+    ),
+    "transformers DINOv2 with registers": (
+        lambda: Dinov2WithRegistersForImageClassification(Dinov2WithRegistersConfig(mlp_ratio=2, **HF)),
+        "dinov2_with_registers.encoder.layer.{}.",
+        (*DINO_NORMS, *HF_BLOCK),
+        ("dinov2_with_registers.embeddings.patch_embeddings.projection", "dinov2_with_registers.layernorm"),
+        ("classifier",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_default_is_every_linear_and_norm_of_the_blocks_and_the_ends(name):
+    build, path, in_block, outside, heads = FAMILIES[name]
+    with torch.device("meta"):
+        model = build()
+    indices = [(0, 0), (0, 1), (1, 0), (1, 1)] if name == "timm Swin" else [0, 1]
+    expected = {path.format(index) + part for index in indices for part in in_block} | set(outside)
+    assert set(default_targets(model)) == expected
+    assert set(classifier_names(model)) == set(heads)
+    assert block_names(model) == [path.format(index).removesuffix(".") for index in indices]
+    modules = dict(model.named_modules())
+    assert all(isinstance(modules[target], (nn.Linear, nn.LayerNorm, nn.Conv2d)) for target in expected)
+    assert set(block_linears(model)) == {target for target in expected if isinstance(modules[target], nn.Linear)}
+
+
+def test_the_blocks_of_a_resnet_are_counted_through_its_stages():
+    names = block_names(timm.create_model("resnet18"))
+    assert names == [f"layer{stage}.{index}" for stage in (1, 2, 3, 4) for index in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "count"), [("beit_base_patch16_224", "blocks", 12), ("convnext_atto", "stages", 4)]
+)
+def test_an_unknown_family_has_the_blocks_that_its_lists_hold(name, path, count):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert family_of(model) is None
+    assert block_names(model) == [f"{path}.{index}" for index in range(count)]
+    assert block_names(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == []
+
+
+def test_a_model_without_classes_has_no_classifier():
+    assert classifier_names(vit(num_classes=0)) == []
+
+
+def test_q_k_and_v_have_vectors_of_their_own_in_a_vit_and_share_one_in_swin():
+    assert family_of(vit()).fused_blocks == {"qkv": 3}
+    assert family_of(swin()).fused_blocks == {}
+
+
+def test_layers_choose_blocks_and_keep_what_is_outside():
+    model = vit(depth=12)
+    regex = family_of(model).target_modules(model, [1])
+    hit = {name for name, _ in model.named_modules() if re.fullmatch(regex, name)}
+    assert hit == {f"blocks.1.{part}" for part in TIMM_BLOCK} | {"patch_embed.proj", "norm"}  # and not blocks.11
+
+
+@pytest.mark.parametrize("layers", [[2], [0, -1]])
+def test_a_block_that_the_model_has_not_is_refused(layers):
+    model = vit()
+    with pytest.raises(RLRRError, match=f"names block {layers[-1]}, which"):
+        family_of(model).target_modules(model, layers)
+
+
+PARTS = {
+    "ViT": (
+        vit,
+        {
+            "attn": {"blocks.{}.attn.qkv", "blocks.{}.attn.proj"},
+            "mlp": {"blocks.{}.mlp.fc1", "blocks.{}.mlp.fc2"},
+            "norm": {"blocks.{}.norm1", "blocks.{}.norm2", "norm"},
+            "patch_embed": {"patch_embed.proj"},
+        },
+    ),
+    "Swin": (
+        swin,
+        {
+            "attn": {"layers.0.blocks.{}.attn.qkv", "layers.1.blocks.{}.attn.proj"},
+            "norm": {"layers.0.blocks.{}.norm1", "norm"},
+            "downsample": {"layers.1.downsample.reduction"},
+        },
+    ),
+    "transformers ViT": (
+        lambda: ViTModel(ViTConfig(intermediate_size=32, **HF)),
+        {
+            "attn": {"layers.{}.attention.q_proj", "layers.{}.attention.o_proj"},
+            "mlp": {"layers.{}.mlp.fc1"},
+            "norm": {"layers.{}.layernorm_before", "layernorm"},
+            "patch_embed": {"embeddings.patch_embeddings.projection"},
+        },
+    ),
+    "ResNet-18": (
+        lambda: timm.create_model("resnet18"),
+        {
+            "conv": {"layer1.{}.conv1", "layer4.{}.conv2"},
+            "downsample": {"layer2.0.downsample.0"},
+            "stem": {"conv1"},
+        },
+    ),
+    "ResNet-50-D": (
+        lambda: timm.create_model("resnet50d"),
+        {
+            "conv": {"layer1.{}.conv3"},
+            "downsample": {"layer1.0.downsample.1", "layer2.0.downsample.1"},
+            "stem": {"conv1.0", "conv1.3", "conv1.6"},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("family", "part"), [(family, part) for family, (_, parts) in PARTS.items() for part in parts])
+def test_a_part_is_what_its_name_says_and_the_parts_are_the_whole(family, part):
+    build, parts = PARTS[family]
+    with torch.device("meta"):
+        model = build()
+
+    def hit(names=None):
+        regex = family_of(model).target_modules(model, parts=names)
+        return {name for name, _ in model.named_modules() if re.fullmatch(regex, name)}
+
+    assert {path.format(index) for path in parts[part] for index in (0, 1)} <= hit([part])
+    everything = [hit([name]) for name in family_of(model).parts if name in parts or name == "mlp"]
+    assert sum(map(len, everything)) == len(hit())
+    assert set().union(*everything) == hit() == set(default_targets(model))
+
+
+def test_the_default_of_a_resnet_is_every_convolution():
+    for name in ("resnet18", "resnet50", "resnet50d", "resnext50_32x4d", "resnet50_gn"):
+        with torch.device("meta"):
+            model = timm.create_model(name, num_classes=5)
+        convolutions = {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+        assert set(default_targets(model)) == set(block_linears(model)) == convolutions
+        assert classifier_names(model) == ["fc"]
+
+
+@pytest.mark.parametrize(
+    ("build", "part", "sentence"),
+    [
+        (vit, "downsample", "parts names 'downsample', which this VisionTransformer has not: it has attn, mlp, norm, "),
+        (swin, "patch_embed", "which this SwinTransformer has not: it has attn, mlp, norm, downsample."),
+        (vit, "norms", "Did you mean norm?"),
+    ],
+)
+def test_a_part_that_the_model_has_not_is_refused_with_those_there_are(build, part, sentence):
+    model = build()
+    with pytest.raises(RLRRError, match=re.escape(sentence)):
+        family_of(model).target_modules(model, parts=["attn", part])
+
+
+def test_parts_and_layers_choose_together():
+    model = vit(depth=12)
+    regex = family_of(model).target_modules(model, [1, 3], ["attn", "patch_embed"])
+    hit = {name for name, _ in model.named_modules() if re.fullmatch(regex, name)}
+    assert hit == {f"blocks.{i}.attn.{part}" for i in (1, 3) for part in ("qkv", "proj")} | {"patch_embed.proj"}
+
+
+def test_an_unknown_family_has_no_default():
+    model = nn.Sequential(nn.Linear(3, 2))
+    assert family_of(model) is None
+    assert default_targets(model) == []
+    assert block_linears(model) == "all-linear"
+    assert classifier_names(model) == []

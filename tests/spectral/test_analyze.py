@@ -1,0 +1,79 @@
+"""From runs to a report: what is measured, what is written, and that nothing is written when it cannot be."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+import rlrr
+from rlrr.errors import RLRRError
+from rlrr.spectral import analyze as analyzing
+
+
+def test_runs_are_measured_side_by_side_and_written(finished_run, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(analyzing, "write_page", lambda *args: shown.append(args))
+    copy = shutil.copytree(finished_run, tmp_path / "copy")
+    analyses = rlrr.analyze([finished_run, copy], tmp_path / "out", directions=4, commands=["rlrr analyze"])
+
+    assert [analysis.label for analysis in analyses] == [finished_run.name, "copy"]
+    assert analyses[0].relative_change == analyses[1].relative_change > 0
+    data = json.loads((tmp_path / "out" / "analysis.json").read_text())["analyses"]
+    assert [run["means"]["relative_change"] for run in data] == [run.relative_change for run in analyses]
+    lines = list(csv.DictReader((tmp_path / "out" / "analysis.csv").open()))
+    assert [line["name"] for line in lines] == [row.name for run in analyses for row in run.rows]
+    assert shown == [(tmp_path / "out" / "report.html", analyses, ["rlrr analyze"])]
+    assert analyses[0].features == []
+
+
+def test_features_are_compared_on_images_of_the_held_out_split(
+    finished_run, images, tmp_path, monkeypatch, without_pictures
+):
+    seen = []
+    original = analyzing.feature_changes
+    monkeypatch.setattr(analyzing, "feature_changes", lambda *args, **k: seen.append(args[2]) or original(*args, **k))
+    (analysis,) = rlrr.analyze([finished_run], tmp_path / "out", images=images, directions=2)
+
+    assert seen[0].shape == (9, 3, 32, 32)
+    assert [change["layer"] for change in analysis.features] == [0, 1]
+    assert analysis.features_of == f"9 images of {images.name} (val)"
+    assert all(change["relative_change"] > 0 for change in analysis.features)
+
+
+def test_more_images_than_needed_are_thinned_evenly(finished_run, images, tmp_path, monkeypatch, without_pictures):
+    seen = []
+    original = analyzing.feature_changes
+    monkeypatch.setattr(analyzing, "IMAGES", 5)
+    monkeypatch.setattr(analyzing, "feature_changes", lambda *args, **k: seen.append(args[2]) or original(*args, **k))
+    rlrr.analyze([finished_run], tmp_path / "out", images=images, directions=2)
+    assert len(seen[0]) == 5
+
+
+def test_files_of_weights_make_no_features(finished_run, tmp_path):
+    rlrr.merge(finished_run, tmp_path / "merged")
+    weights = tmp_path / "merged" / "model.safetensors"
+    with pytest.raises(RLRRError, match="features need the model"):
+        rlrr.analyze([weights], tmp_path / "out", start=weights, images="sample:digits")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(finished_run, tmp_path, monkeypatch):
+    monkeypatch.delattr(analyzing, "measure_weights")
+    (tmp_path / "file").touch()
+    with pytest.raises(RLRRError, match=r"Cannot write .*file is a file"):
+        rlrr.analyze([finished_run], tmp_path / "file" / "out")
+
+
+def test_truncated_decompositions_do_not_claim_a_rotation(finished_run, tmp_path, without_pictures):
+    (analysis,) = rlrr.analyze([finished_run], tmp_path / "out", directions=2, rank=4)
+    assert analysis.truncation_error > 0
+    assert analysis.rotation_share is None
+    means = json.loads((tmp_path / "out" / "analysis.json").read_text())["analyses"][0]["means"]
+    assert means["rotation_share"] is None
+
+
+def test_nothing_is_written_if_one_of_the_runs_cannot_be_opened(finished_run, tmp_path):
+    with pytest.raises(RLRRError, match="There is no run, adapter, model or file of weights"):
+        rlrr.analyze([finished_run, tmp_path / "gone"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
