@@ -48,15 +48,8 @@ def test_what_is_in_the_place_is_not_written_over(refused, run, tmp_path):
     assert said == f"{tmp_path / 'out'} already holds something: give another --output."
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (("--directions", 0), "--directions must be 1 or more, not 0."),
-        (("--directions", 8, "--rank", 4), "--rank 4 keeps fewer directions than --directions 8 compares"),
-    ],
-)
-def test_a_mistaken_option_is_one_sentence(refused, run, options, said):
-    assert said in refused("analyze", run, *options, code=2)
+def test_a_mistaken_option_is_one_sentence(refused, run):
+    assert "directions must be 1 or more, not 0." in refused("analyze", run, "--directions", 0, code=2)
     assert not (run / "analysis").exists()
 
 

@@ -65,14 +65,6 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(f
         rlrr.analyze([finished_run], tmp_path / "file" / "out")
 
 
-def test_truncated_decompositions_do_not_claim_a_rotation(finished_run, tmp_path, without_pictures):
-    (analysis,) = rlrr.analyze([finished_run], tmp_path / "out", directions=2, rank=4)
-    assert analysis.truncation_error > 0
-    assert analysis.rotation_share is None
-    means = json.loads((tmp_path / "out" / "analysis.json").read_text())["analyses"][0]["means"]
-    assert means["rotation_share"] is None
-
-
 def test_nothing_is_written_if_one_of_the_runs_cannot_be_opened(finished_run, tmp_path):
     with pytest.raises(RLRRError, match="There is no run, adapter, model or file of weights"):
         rlrr.analyze([finished_run, tmp_path / "gone"], tmp_path / "out")

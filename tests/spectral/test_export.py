@@ -24,7 +24,18 @@ def analysis():
     ]
     vectors = {"blocks.0.fc1": {"scale_out": torch.arange(9.0).view(9, 1)}}
     logged = [{"epoch": 1, "deviation": 0.25}]
-    return Analysis("käfer, run", "rlrr", 14, 0.5, "val", 16, None, rows, vectors, logged, [{"layer": 0, "cka": 0.9}])
+    return Analysis(
+        "käfer, run",
+        "rlrr",
+        14,
+        0.5,
+        "val",
+        16,
+        rows,
+        vectors=vectors,
+        deviations=logged,
+        features=[{"layer": 0, "cka": 0.9}],
+    )
 
 
 def test_the_json_holds_every_number(analysis, tmp_path):
@@ -32,8 +43,8 @@ def test_the_json_holds_every_number(analysis, tmp_path):
     content = json.loads((tmp_path / "analysis.json").read_text(encoding="utf-8"))
     assert content["format"] == 1
     one, other = content["analyses"]
-    assert [one[name] for name in ("label", "method", "trained", "accuracy", "rank")] == [
-        "käfer, run", "rlrr", 14, 0.5, None
+    assert [one[name] for name in ("label", "method", "trained", "accuracy", "directions")] == [
+        "käfer, run", "rlrr", 14, 0.5, 16
     ]  # fmt: skip
     for row, found in zip(analysis.rows, one["weights"], strict=True):
         for name, value in vars(row).items():

@@ -137,7 +137,6 @@ def test_energies_are_those_of_the_matrix_written_out(shape):
     close(energy.rotation_share, (1 - inside.diagonal().square().sum() / total).item())
     of_both = (left.mT @ change).square().sum(1) + (change @ right.mT).square().sum(0)
     close(energy.by_direction, of_both / (2 * total))
-    assert energy.unresolved_share == 0
     if shape[0] == shape[1]:
         assert energy.by_direction.sum() == pytest.approx(1)
 
@@ -153,24 +152,10 @@ def test_a_direction_that_the_weight_does_not_have_is_rotation():
     assert energy_by_direction(decompose(torch.zeros(4, 4)), normal(4, 4)).rotation_share == 1
 
 
-@every_shape
-@pytest.mark.parametrize("rank", [2, 6])
-def test_what_a_truncated_decomposition_cannot_tell_is_said_to_be_unresolved(shape, rank):
-    before, change = normal(*shape), normal(*shape, seed=9)
-    whole, cut = decompose(before), decompose(before, rank=rank)
-    outside_left = change - cut.left @ (cut.left.mT @ change)
-    outside = outside_left - outside_left @ cut.right @ cut.right.mT
-    exact, energy = energy_by_direction(whole, change), energy_by_direction(cut, change)
-    close(energy.unresolved_share, (outside.square().sum() / change.square().sum()).item())
-    assert energy.spectrum_share + energy.rotation_share + energy.unresolved_share == pytest.approx(1)
-    assert energy.spectrum_share <= exact.spectrum_share <= energy.spectrum_share + energy.unresolved_share
-    assert energy.rotation_share <= exact.rotation_share <= energy.rotation_share + energy.unresolved_share
-
-
 def test_no_change_has_no_shares():
     before = normal(5, 4)
     energy = energy_by_direction(decompose(before), torch.zeros(5, 4))
-    assert (energy.spectrum_share, energy.rotation_share, energy.unresolved_share) == (None, None, None)
+    assert (energy.spectrum_share, energy.rotation_share) == (None, None)
     assert energy.by_direction.tolist() == energy.diagonal.tolist() == [0.0] * 4
     assert explained_by_scaling(before, torch.zeros(5, 4)) == Explained(None, None, None)
 

@@ -15,7 +15,7 @@ EXAMPLE = "rlrr analyze run-rlrr run-lora --output analysis"
 
 
 def add_arguments(parser: Parser) -> None:
-    """What to look at, how closely, and where to put it."""
+    """Add the runs, the comparison's options and the output folder."""
     parser.add_argument(
         "runs",
         metavar="RUN",
@@ -29,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
         metavar="MODEL",
         type=str | None,
         default=None,
-        help="What they were tuned from, if it is no run: a backbone's name, a folder or a file.",
+        help="Weights before tuning, for everything but runs: a backbone's name, a folder or a file.",
     )
     parser.add_argument(
         "--images",
@@ -43,17 +43,10 @@ def add_arguments(parser: Parser) -> None:
         metavar="FOLDER",
         type=str | None,
         default=None,
-        help="Folder for the report and the numbers; RUN/analysis, made anew each time, if there is one run.",
+        help="Folder for the report and the numbers; by default RUN/analysis, overwritten, if there is one run.",
     )
     parser.add_argument(
         "--directions", type=int, default=16, help="Leading singular directions whose subspaces are compared."
-    )
-    parser.add_argument(
-        "--rank",
-        type=int | None,
-        default=None,
-        help="For large models: only as many singular directions, by a randomised SVD whose error is shown; rotation "
-        "is then not told, and ranks are bounds.",
     )
     parser.add_weights()
     parser.add_argument("--json", type=bool, default=False, help="Print the means of each run as JSON.")
@@ -65,7 +58,7 @@ def run(options: Any) -> None:
     from rlrr.cli.show import print_json, print_table
     from rlrr.spectral.analyze import DATA, REPORT, TABLE, analyze
     from rlrr.spectral.export import summary
-    from rlrr.spectral.report.page import table, truncation
+    from rlrr.spectral.report.page import table
 
     analyses = analyze(
         options.runs,
@@ -74,7 +67,6 @@ def run(options: Any) -> None:
         weights=options.weights,
         images=options.images,
         directions=options.directions,
-        rank=options.rank,
         commands=[_typed(options)],
     )
     if options.json:
@@ -82,15 +74,13 @@ def run(options: Any) -> None:
         return
     shown = table(analyses)
     print_table(shown.columns, shown.rows)
-    if bounds := truncation(analyses):
-        print(f"\n{bounds}")
     print(f"\nreport   {folder / REPORT}\nnumbers  {folder / DATA}\n         {folder / TABLE}")
 
 
 def _output(runs: list[str], output: str | None) -> Path:
-    """Where to write: what was made before is only written over where nobody chose the place."""
+    """Choose the output folder; only the default folder of an earlier analysis is overwritten."""
     if output is None:
-        if len(runs) > 1 or os.path.isfile(runs[0]):  # which knows no name that is too long
+        if len(runs) > 1 or os.path.isfile(runs[0]):  # `Path.is_file` fails on a name that is too long
             raise UsageError("Where to? Give a folder with --output.")
         return Path(runs[0]) / "analysis"
     if Path(output).exists() and (not Path(output).is_dir() or any(Path(output).iterdir())):
@@ -99,7 +89,7 @@ def _output(runs: list[str], output: str | None) -> Path:
 
 
 def _typed(options: Any) -> str:
-    """The command again, for the report."""
-    names = ("start", "images", "directions", "rank", "weights", "output")
+    """Return the command line, for the report."""
+    names = ("start", "images", "directions", "weights", "output")
     given = [(f"--{name}", str(value)) for name in names if (value := getattr(options, name)) is not None]
     return shlex.join(["rlrr", "analyze", *options.runs, *(word for pair in given for word in pair)])

@@ -1,10 +1,8 @@
-"""All measures of all weights of a run, as the report shows them and `rlrr.spectral.export` writes them."""
+"""Measure all weights of a run, for the report and for `rlrr.spectral.export`."""
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +15,7 @@ from torch.nn import functional as F
 
 from rlrr.errors import RLRRError, UsageError
 from rlrr.spectral.cached import cached_decomposition
-from rlrr.spectral.decompose import Decomposition, decompose, is_exact, singular_values
+from rlrr.spectral.decompose import Decomposition, decompose, singular_values
 from rlrr.spectral.measures import (
     acted_on,
     departure_from_orthogonality,
@@ -31,36 +29,35 @@ from rlrr.spectral.measures import (
 )
 from rlrr.spectral.tuned import Pair, Source
 
-# Weights measured at once, each on its share of the threads: those of LAPACK wait for each other at every step, which
-# is slow wherever something else runs too. More than two would take more memory.
+# Weights measured at once, each on its share of the threads: the threads of LAPACK wait for each other at every step,
+# which is slow on a busy machine. More than two weights would take more memory.
 _AT_ONCE = 2
 _INTRUDER_CANDIDATES = 10  # leading directions that are looked at, as in PEFT's `reduce_intruder_dimension`
 
 
 @dataclass(frozen=True, eq=False)
 class WeightMeasures:
-    """What tuning did to one weight; the names are those of the columns of `analysis.csv`. None is not defined.
+    """Hold all measures of one weight, named as the columns of `analysis.csv`. None means not defined.
 
     Attributes:
-        name: Of the weight, as in `Pair`, with `layer` and `kind`.
-        rows: Outputs; `columns` are inputs.
+        name: Name of the weight, as in `Pair`, with `layer` and `kind`.
+        rows: Number of outputs; `columns` is the number of inputs.
         norm_before: ‖W‖_F; `norm_change` is ‖ΔW‖_F.
-        relative_change: Their quotient.
-        spectrum_share: Share of ‖ΔW‖_F² that moves singular values, to first order; see `Energy` for this,
-            `rotation_share` and `unresolved_share`, which is 0 unless truncated.
-        effective_rank_before: Of W; `_after` of W', `_change` of ΔW. Lower bounds if truncated, as is the next.
-        stable_rank_before: Likewise.
+        relative_change: ‖ΔW‖_F / ‖W‖_F.
+        spectrum_share: Share of ‖ΔW‖_F² that moves singular values, to first order; see `Energy` for it and for
+            `rotation_share`.
+        effective_rank_before: Effective rank of W; `_after` of W', `_change` of ΔW.
+        stable_rank_before: Stable rank, likewise.
         left_angle: Largest principal angle in degrees between the spans of the leading left singular vectors, as many
             as `Analysis.directions`, of W and W'; `left_angle_mean` is the mean of all. `right_angle` likewise.
         left_orthogonality: Root mean square cosine between the leading left vectors once W' acted on them: how far
             they departed from orthogonality. `right_orthogonality` likewise.
-        intruders: How many of the 10 leading left directions of W' are unlike any of W; an upper bound if truncated.
+        intruders: How many of the 10 leading left directions of W' are unlike any of W.
         explained_left: Share of ‖ΔW‖_F² that `diag(a) W` explains; `_right` of `W diag(b)`, `_both` of `(a bᵀ) ⊙ W`.
-        truncation_error: Largest relative Frobenius error of the decompositions of W, W' and ΔW; 0 if exact.
-        values_before: Singular values, descending, (min(rows, columns)) or the leading ones if truncated;
-            `values_after` of W', `values_change` of ΔW.
+        values_before: Singular values of W, descending, (min(rows, columns)); `values_after` of W',
+            `values_change` of ΔW.
         energy: Share of ‖ΔW‖_F² by singular direction of W, leading first: `Energy.by_direction`.
-        energy_diagonal: The part of it that moves the singular value: `Energy.diagonal`.
+        energy_diagonal: The part of `energy` that moves the singular value: `Energy.diagonal`.
     """
 
     name: str
@@ -73,7 +70,6 @@ class WeightMeasures:
     relative_change: float | None
     spectrum_share: float | None
     rotation_share: float | None
-    unresolved_share: float | None
     effective_rank_before: float | None
     effective_rank_after: float | None
     effective_rank_change: float | None
@@ -90,7 +86,6 @@ class WeightMeasures:
     explained_left: float | None
     explained_right: float | None
     explained_both: float | None
-    truncation_error: float
     values_before: np.ndarray
     values_after: np.ndarray
     values_change: np.ndarray
@@ -100,16 +95,15 @@ class WeightMeasures:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """One run, measured. What is not defined, as all measures of weights of a run that has none, is None.
+    """Hold the measures of one run. None means not defined, as for a run without a weight form.
 
     Attributes:
-        label: How tables and legends call it.
-        method: As in `Source`, as are `trained`, `accuracy`, `accuracy_of`, `vectors` and `deviations`.
-        directions: How many leading singular directions make a subspace.
-        rank: How many directions were decomposed; None for all.
-        rows: One for each weight, in the model's order; none for a method that has no weight form.
+        label: Name in tables and legends.
+        method: As in `Source`, as are `trained`, `accuracy`, `accuracy_of`, `vectors`, `neutral` and `deviations`.
+        directions: Number of leading singular directions that make a subspace.
+        rows: Measures of each weight, in the model's order; none for a method that has no weight form.
         features: Changes of features by layer, if they were measured.
-        features_of: On which images, in words.
+        features_of: Description of the images on which features were measured.
     """
 
     label: str
@@ -118,47 +112,42 @@ class Analysis:
     accuracy: float | None
     accuracy_of: str
     directions: int
-    rank: int | None
     rows: list[WeightMeasures]
     vectors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    neutral: dict[str, dict[str, float]] = field(default_factory=dict)
     deviations: list[dict[str, Any]] = field(default_factory=list)
     features: list[dict[str, Any]] = field(default_factory=list)
     features_of: str = ""
 
     @property
-    def truncation_error(self) -> float:
-        """The largest of any weight; 0 if all decompositions are exact."""
-        return max((row.truncation_error for row in self.rows), default=0.0)
-
-    @property
     def relative_change(self) -> float | None:
-        """√(Σ ‖ΔW‖_F² / Σ ‖W‖_F²), of all weights as one."""
+        """Relative change of all weights as one: √(Σ ‖ΔW‖_F² / Σ ‖W‖_F²)."""
         before = math.hypot(*(row.norm_before for row in self.rows))
         return math.hypot(*(row.norm_change for row in self.rows)) / before if before else None
 
     @property
     def rotation_share(self) -> float | None:
-        """`mean_by_energy`, or None if truncated: it cannot be told what the directions left out would say."""
-        return None if self.truncation_error else self.mean_by_energy("rotation_share")
+        """Mean of `rotation_share` by energy."""
+        return self.mean_by_energy("rotation_share")
 
     @property
     def explained_both(self) -> float | None:
-        """`mean_by_energy`."""
+        """Mean of `explained_both` by energy."""
         return self.mean_by_energy("explained_both")
 
     @property
     def effective_rank_change(self) -> float | None:
-        """Effective rank of ΔW: the plain mean over the weights that changed."""
+        """Plain mean of the effective rank of ΔW over the weights that changed."""
         ranks = [row.effective_rank_change for row in self.rows if row.effective_rank_change is not None]
         return sum(ranks) / len(ranks) if ranks else None
 
     @property
     def intruders(self) -> int | None:
-        """Those of all weights; None if there are none."""
+        """Sum of the intruders of all weights; None for a run without weights."""
         return sum(row.intruders for row in self.rows) if self.rows else None
 
     def mean_by_energy(self, measure: str) -> float | None:
-        """The mean of a measure over the weights that changed, each with the weight ‖ΔW‖_F²; None if none did."""
+        """Average a measure over the weights that changed, weighted by ‖ΔW‖_F²; None if none changed."""
         changed = [(row.norm_change**2, getattr(row, measure)) for row in self.rows if row.norm_change]
         total = math.fsum(energy for energy, _ in changed)
         return math.fsum(energy * value for energy, value in changed) / total if total else None
@@ -168,26 +157,20 @@ def analyze(
     source: Source,
     *,
     directions: int = 16,
-    rank: int | None = None,
     progress: Callable[[str], object] | None = None,
 ) -> Analysis:
-    """Measure what a run did to each of its weights, of which two at a time are held in double precision.
+    """Measure what a run did to each of its weights; two weights at a time are held in double precision.
 
     Args:
         source: The run.
-        directions: How many leading singular directions make a subspace.
-        rank: Decompose only as many directions, by the randomised method; None for all, exactly.
-        progress: Called with the name of each weight once it is measured.
+        directions: Number of leading singular directions that make a subspace.
+        progress: Called with the name of each weight after it is measured.
 
     Raises:
-        RLRRError: an argument is out of range, or a weight holds NaN or infinity.
+        RLRRError: An argument is out of range, or a weight holds NaN or infinity.
     """
     if directions < 1:
-        raise UsageError(f"--directions must be 1 or more, not {directions}.")
-    if rank is not None and rank < directions:
-        raise UsageError(
-            f"--rank {rank} keeps fewer directions than --directions {directions} compares: give {directions} or more.",
-        )
+        raise UsageError(f"directions must be 1 or more, not {directions}.")
     for module, vectors in source.vectors.items():
         if not all(torch.isfinite(vector).all() for vector in vectors.values()):
             raise RLRRError(
@@ -196,7 +179,7 @@ def analyze(
     threads = torch.get_num_threads()
     at_once = min(threads, _AT_ONCE)
     pairs = source.pairs() if source.has_weight_form else ()
-    options = {"directions": directions, "rank": rank, "threads": threads // at_once}
+    options = {"directions": directions, "threads": threads // at_once}
     rows = []
     try:
         jobs = (delayed(_measured)(source.label, pair, **options) for pair in pairs)
@@ -207,31 +190,40 @@ def analyze(
     finally:
         torch.set_num_threads(threads)
     if rows and not any(row.norm_before for row in rows):
-        raise RLRRError(f"{source.label}: all weights before tuning are zero; are they those it was tuned from?")
-    about = (source.label, source.method, source.trained, source.accuracy, source.accuracy_of)
-    return Analysis(*about, directions, rank, rows, source.vectors, list(source.deviations))
+        raise RLRRError(f"{source.label}: all weights before tuning are zero; was it really tuned from them?")
+    return Analysis(
+        label=source.label,
+        method=source.method,
+        trained=source.trained,
+        accuracy=source.accuracy,
+        accuracy_of=source.accuracy_of,
+        directions=directions,
+        rows=rows,
+        vectors=source.vectors,
+        neutral=source.neutral,
+        deviations=list(source.deviations),
+    )
 
 
-def measure(pair: Pair, *, directions: int = 16, rank: int | None = None) -> WeightMeasures:
-    """Apply every measure to one weight; of finite numbers.
+def measure(pair: Pair, *, directions: int = 16) -> WeightMeasures:
+    """Apply every measure to one weight.
 
     Args:
-        pair: The weight before and after.
+        pair: The weight before and after, finite numbers.
         directions: As in `analyze`.
-        rank: Likewise.
     """
-    old = cached_decomposition(pair.before, rank=rank)
+    old = cached_decomposition(pair.before)
     before = pair.before.double()
     change = pair.after.double() - before
     norm_before, norm_change = before.norm().item(), change.norm().item()
     energy, explained = energy_by_direction(old, change), explained_by_scaling(before, change)
-    values_change, error_of_change = _values(change, rank)
-    del before, change  # each takes twice the memory of the weight, and what follows needs as much again
+    values_change = singular_values(change)
+    del before, change  # each takes twice the memory of the weight, and the rest needs as much again
     after = pair.after.double()
-    new = decompose(after, rank=rank) if norm_change else old
+    new = decompose(after) if norm_change else old
     left, right = acted_on(old, after, directions)
     left_angles, right_angles = _angles(old, new, directions)
-    values_before, values_after = (_padded(found.values, after, rank) for found in (old, new))
+    values_before, values_after = (_padded(decomposition.values, after) for decomposition in (old, new))
     return WeightMeasures(
         name=pair.name,
         layer=pair.layer,
@@ -243,7 +235,6 @@ def measure(pair: Pair, *, directions: int = 16, rank: int | None = None) -> Wei
         relative_change=relative(norm_change, norm_before),
         spectrum_share=energy.spectrum_share,
         rotation_share=energy.rotation_share,
-        unresolved_share=energy.unresolved_share,
         effective_rank_before=effective_rank(values_before),
         effective_rank_after=effective_rank(values_after),
         effective_rank_change=effective_rank(values_change),
@@ -260,7 +251,6 @@ def measure(pair: Pair, *, directions: int = 16, rank: int | None = None) -> Wei
         explained_left=explained.by_left,
         explained_right=explained.by_right,
         explained_both=explained.by_both,
-        truncation_error=max(old.error, new.error, error_of_change),
         values_before=values_before.numpy(),
         values_after=values_after.numpy(),
         values_change=values_change.numpy(),
@@ -269,8 +259,8 @@ def measure(pair: Pair, *, directions: int = 16, rank: int | None = None) -> Wei
     )
 
 
-def _measured(label: str, pair: Pair, *, directions: int, rank: int | None, threads: int) -> WeightMeasures:
-    """`measure`, on so many of torch's threads."""
+def _measured(label: str, pair: Pair, *, directions: int, threads: int) -> WeightMeasures:
+    """Check one weight and measure it on `threads` threads of torch."""
     torch.set_num_threads(threads)
     for when, weight in (("before", pair.before), ("after", pair.after)):
         if not torch.isfinite(weight).all():
@@ -278,28 +268,16 @@ def _measured(label: str, pair: Pair, *, directions: int, rank: int | None, thre
                 f"{label}: the weight {pair.name} holds NaN or infinity {when} tuning, so it has no singular values;"
                 " was the training stable, and the file copied whole?"
             )
-    measures = measure(pair, directions=directions, rank=rank)
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)  # glibc keeps what threads set free: it added 0.3 GB for a ViT-B on two cores
-    return measures
+    return measure(pair, directions=directions)
 
 
-def _values(change: Tensor, rank: int | None) -> tuple[Tensor, float]:
-    """Singular values of ΔW and the error of their truncation."""
-    if is_exact(change, rank):
-        return singular_values(change), 0.0
-    truncated = decompose(change, rank=rank)
-    return _padded(truncated.values, change, rank), truncated.error
-
-
-def _padded(values: Tensor, matrix: Tensor, rank: int | None) -> Tensor:
-    """With the values that are 0, which a decomposition leaves out."""
-    count = min(matrix.shape) if rank is None else min(rank, *matrix.shape)
-    return F.pad(values, (0, count - len(values)))
+def _padded(values: Tensor, matrix: Tensor) -> Tensor:
+    """Append the singular values that are 0, which a decomposition leaves out."""
+    return F.pad(values, (0, min(matrix.shape) - len(values)))
 
 
 def _angles(old: Decomposition, new: Decomposition, directions: int) -> Sequence[Tensor]:
-    """Principal angles of the left and of the right leading subspaces; empty if either matrix is zero."""
+    """Return the principal angles of the leading left and right subspaces; empty if either matrix is zero."""
     count = min(directions, len(old.values), len(new.values))
     sides = ((old.left, new.left), (old.right, new.right))
     return [principal_angles(first[:, :count], second[:, :count]) for first, second in sides]

@@ -1,4 +1,4 @@
-"""From runs to a look at what tuning did to their weights: a report to open, and the numbers behind it."""
+"""Analyse what tuning did to the weights of runs, and write the report and its numbers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ def analyze(
     weights: str | None = None,
     images: str | Path | None = None,
     directions: int = 16,
-    rank: int | None = None,
     commands: Sequence[str] = (),
 ) -> list[Analysis]:
     """Measure what tuning did to the weights of some runs and write report.html, analysis.json and analysis.csv.
@@ -50,7 +49,6 @@ def analyze(
         images: Data on which features are compared block by block too, as `train` takes it. For a run whose changes
             are none of weights its own data, if not given.
         directions: How many leading singular directions make a subspace.
-        rank: Decompose only as many directions, by the randomised method; None for all, exactly.
         commands: What the report says was typed.
 
     Returns:
@@ -67,7 +65,7 @@ def analyze(
         features = {}
         if images is not None or not source.has_weight_form:  # first, as they are quick, and may be refused
             features = _features(source, split, directions)
-        analyses.append(replace(_measured(source, directions, rank), **features))
+        analyses.append(replace(_measured(source, directions), **features))
     write_json(folder / DATA, analyses)
     write_csv(folder / TABLE, analyses)
     write_page(folder / REPORT, analyses, commands)
@@ -75,7 +73,7 @@ def analyze(
 
 
 def _expect_writable(folder: Path) -> None:
-    """Refuse a place where nothing can be written before minutes are spent on what is to be written there."""
+    """Refuse a folder that cannot be written to before minutes are spent on measuring."""
     nearest = nearest_existing(folder)
     if not nearest.is_dir():
         raise cannot_write(folder, NotADirectoryError(errno.ENOTDIR, f"{nearest} is a file"))
@@ -83,13 +81,13 @@ def _expect_writable(folder: Path) -> None:
         raise cannot_write(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
-def _measured(source: Source, directions: int, rank: int | None) -> Analysis:
+def _measured(source: Source, directions: int) -> Analysis:
     with tqdm(total=len(source.names), desc=source.label, unit="weight", disable=None) as bar:
-        return measure_weights(source, directions=directions, rank=rank, progress=lambda _: bar.update())
+        return measure_weights(source, directions=directions, progress=lambda _: bar.update())
 
 
 def _some(data: str | Path) -> tuple[Split, str]:
-    """A few images of the validation, test or training split, from all of its classes; and what they are."""
+    """Take a few images of the validation, test or training split, from all of its classes, and describe them."""
     loaded = load_data(data, val_fraction=None)
     splits = {"val": loaded.val, "test": loaded.test, "train": loaded.train}
     name, split = next((name, split) for name, split in splits.items() if split)
@@ -99,7 +97,7 @@ def _some(data: str | Path) -> tuple[Split, str]:
 
 
 def _features(source: Source, split: tuple[Split, str] | None, directions: int) -> dict[str, Any]:
-    """`Analysis.features` and `features_of`, of these images or of some of the run's own."""
+    """Return `Analysis.features` and `features_of`, on the given images or on some of the run's own data."""
     before, after, config = source.before.model, source.after.model, source.preprocessing
     if before is None or after is None or config is None:
         raise UsageError(

@@ -1,7 +1,7 @@
-"""Decompositions of frozen weights, kept on the disk for every other run that starts from the same weights.
+"""Decompositions of frozen weights, cached on disk for other runs that start from the same weights.
 
-A file holds the singular vectors of the shorter side, from which the rest is made again, and is named by the weight's
-content. A place that cannot be written to costs a warning, not the analysis.
+A file holds the singular vectors of the shorter side, from which `from_short_basis` computes the rest, and is named by
+the weight's content. A cache folder that cannot be written to costs a warning, not the analysis.
 """
 
 from __future__ import annotations
@@ -23,34 +23,33 @@ from rlrr.errors import RLRRError
 from rlrr.files import atomic
 from rlrr.spectral.decompose import Decomposition, from_short_basis, short_basis
 
-_FORMAT, _KEY = 1, "basis"  # the number goes up with every change of how a basis is found
+_FORMAT, _KEY = 1, "basis"  # raise the number with every change of how a basis is computed
 
 logger = logging.getLogger(__name__)
 
 
-def cached_decomposition(matrix: Tensor, *, rank: int | None = None) -> Decomposition:
-    """What `decompose` gives, from the disk if the same matrix was decomposed before.
+def cached_decomposition(matrix: Tensor) -> Decomposition:
+    """Return `decompose(matrix)`, from the disk if the same matrix was decomposed before.
 
     Raises:
         RLRRError: `RLRR_CACHE_GIB` is not a number of 0 or more.
     """
-    path = _place(matrix, rank)
+    path = _cache_path(matrix)
     basis = _read(path) if path else None
     if basis is None or basis.shape[0] != min(matrix.shape):
-        basis = short_basis(matrix, rank=rank)
+        basis = short_basis(matrix)
         if path:
             _keep(path, basis)
-    return from_short_basis(matrix, basis, rank=rank)
+    return from_short_basis(matrix, basis)
 
 
-def _place(matrix: Tensor, rank: int | None) -> Path | None:
+def _cache_path(matrix: Tensor) -> Path | None:
     if not cache_limit():
         return None
-    head = json.dumps([_FORMAT, rank, str(matrix.dtype), list(matrix.shape)]).encode()
-    content = hashlib.sha256(head)
-    content.update(matrix.contiguous().numpy().data)
+    digest = hashlib.sha256(json.dumps([_FORMAT, str(matrix.dtype), list(matrix.shape)]).encode())
+    digest.update(matrix.contiguous().numpy().data)
     try:
-        return cache_folder("svd") / f"{content.hexdigest()}.safetensors"
+        return cache_folder("svd") / f"{digest.hexdigest()}.safetensors"
     except RuntimeError as error:
         _warn(f"the home folder ({error})")
         return None
@@ -59,9 +58,9 @@ def _place(matrix: Tensor, rank: int | None) -> Path | None:
 def _read(path: Path) -> Tensor | None:
     try:
         basis = load_file(path)[_KEY]
-    except (OSError, SafetensorError, KeyError):  # not there, or damaged: it is made again
+    except (OSError, SafetensorError, KeyError):  # missing or damaged: the caller computes it
         return None
-    with suppress(OSError):  # the time says when it was last used; a place that is read only has none
+    with suppress(OSError):  # the time says when the file was last used; a read-only folder has none
         os.utime(path)
     return basis
 
@@ -73,16 +72,16 @@ def _keep(path: Path, basis: Tensor) -> None:
         with atomic(path) as temporary:
             temporary.write_bytes(save({_KEY: basis.contiguous()}))
     except (OSError, RLRRError) as error:
-        cause = error.__cause__ or error  # of a file that cannot be written
+        cause = error.__cause__ or error
         _warn(f"{path.parent} ({getattr(cause, 'strerror', None) or cause})")
 
 
 @functools.cache
 def _warn(where: str) -> None:
-    """Once, as all weights have the same trouble."""
+    """Warn once per process, as all weights have the same trouble."""
     logger.warning(
-        "Singular vectors of the frozen weights cannot be kept in %s, so the next analysis finds them anew. %s names "
-        "another folder, %s the most to keep (0 for none).",
+        "Singular vectors of the frozen weights cannot be cached in %s, so the next analysis computes them again. %s "
+        "names another folder, %s the size of the cache (0 for none).",
         where,
         FOLDER,
         LIMIT,

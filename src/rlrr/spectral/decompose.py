@@ -1,7 +1,7 @@
-"""Singular value decompositions of weights: exact, or randomised and truncated with the error that this makes.
+"""Exact singular value decompositions of weights.
 
-Both turn a basis of the matrix's shorter side so that its images under the matrix are orthogonal. The turn comes from
-the eigenvectors of the images' Gram matrix, which takes less time than an SVD.
+They come from the eigenvectors of the Gram matrix of the shorter side, which take less time than an SVD. The smaller
+singular values, which the Gram matrix holds squared, are refined among themselves.
 """
 
 from __future__ import annotations
@@ -13,78 +13,53 @@ from torch import Tensor
 
 ZERO = 1e-8  # of the largest singular value: what is below is the rounding of a weight in float32
 _CLEAR = 1e-2  # likewise: the Gram matrix holds squares, so that it tells only the larger directions apart well
-_OVERSAMPLED, _POWER_STEPS = 10, 4  # of the randomised method (Halko et al. 2011, arXiv 0909.4061)
 
 
 @dataclass(frozen=True)
 class Decomposition:
-    """`W = U diag(λ) Vᵀ`, without the directions that W makes nothing of.
+    """Hold `W = U diag(λ) Vᵀ`, without the directions whose singular value is zero.
 
     Attributes:
         left: U (out, k), orthonormal columns, float64.
         values: λ (k), above `ZERO` of the largest, descending.
         right: V (in, k), orthonormal columns.
-        exact: False if only the leading k were asked for.
-        error: ‖W - U diag(λ) Vᵀ‖_F / ‖W‖_F, measured; 0 if exact.
     """
 
     left: Tensor
     values: Tensor
     right: Tensor
-    exact: bool
-    error: float
 
 
-def decompose(matrix: Tensor, *, rank: int | None = None, seed: int = 0) -> Decomposition:
-    """Decompose a matrix (out, in).
-
-    Args:
-        rank: At most as many directions, the leading ones, found with random numbers; None for all, which is exact.
-        seed: Of those random numbers.
-    """
-    return from_short_basis(matrix, short_basis(matrix, rank=rank, seed=seed), rank=rank)
+def decompose(matrix: Tensor) -> Decomposition:
+    """Decompose a matrix (out, in)."""
+    return from_short_basis(matrix, short_basis(matrix))
 
 
-def short_basis(matrix: Tensor, *, rank: int | None = None, seed: int = 0) -> Tensor:
-    """The singular vectors of the shorter side of a matrix (out, in): V if there are no more inputs than outputs.
+def short_basis(matrix: Tensor) -> Tensor:
+    """Return the singular vectors of the shorter side of a matrix (out, in): V if out >= in, else U.
 
     Returns:
         (min(out, in), k), float64.
     """
-    tall = _tall(matrix)
-    if is_exact(matrix, rank):
-        return _turned(tall).contiguous()
-    assert rank is not None
-    found = leading_right(tall, min(rank + _OVERSAMPLED, tall.shape[1]), steps=_POWER_STEPS, seed=seed)
-    return _turned(tall, found)[:, :rank].contiguous()
+    return _turned(_tall(matrix)).contiguous()
 
 
-def from_short_basis(matrix: Tensor, basis: Tensor, *, rank: int | None = None) -> Decomposition:
-    """The whole decomposition from the singular vectors of the shorter side: the others are their images.
+def from_short_basis(matrix: Tensor, basis: Tensor) -> Decomposition:
+    """Complete a decomposition: the singular vectors of the longer side are the images of those of the shorter.
 
     Args:
         matrix: (out, in).
-        basis: What `short_basis` gave for it and `rank`.
-        rank: As in `decompose`.
+        basis: The result of `short_basis(matrix)`.
     """
-    tall, exact = _tall(matrix), is_exact(matrix, rank)
-    images = tall @ basis
+    images = _tall(matrix) @ basis
     values, order = images.norm(dim=0).sort(descending=True)
     basis, images = basis[:, order], images[:, order].div_(values)
-    error = 0.0
-    if not exact and len(values):
-        error = ((tall - images * values @ basis.mT).norm() / tall.norm()).item()
     left, right = (images, basis) if matrix.shape[0] >= matrix.shape[1] else (basis, images)
-    return Decomposition(left, values, right, exact, error)
-
-
-def is_exact(matrix: Tensor, rank: int | None) -> bool:
-    """Whether as many directions are all that a matrix has, so that none is left to chance."""
-    return rank is None or rank >= min(matrix.shape)
+    return Decomposition(left, values, right)
 
 
 def singular_values(matrix: Tensor) -> Tensor:
-    """All singular values of a matrix (out, in), with those that are 0: (min(out, in)), float64, descending."""
+    """Return all singular values of a matrix (out, in), zeros included: (min(out, in)), float64, descending."""
     tall = _tall(matrix)
     squares = torch.linalg.eigvalsh(tall.mT @ tall)
     if squares[0] > _CLEAR**4 * squares[-1]:
@@ -93,18 +68,18 @@ def singular_values(matrix: Tensor) -> Tensor:
 
 
 def leading_right(matrix: Tensor, count: int, *, steps: int, seed: int) -> Tensor:
-    """An orthonormal basis near the span of the leading right singular vectors, by power steps from a random one.
+    """Approximate the span of the leading right singular vectors by power steps from a random basis.
 
-    `torch.svd_lowrank` does as much with torch's own random state, which threads would share.
+    `torch.svd_lowrank` does the same with torch's own random state, which threads would share.
 
     Args:
         matrix: (out, in).
-        count: Of the basis, at most min(out, in).
-        steps: Each brings it nearer.
-        seed: Of the start.
+        count: Number of basis vectors, at most min(out, in).
+        steps: Number of power steps.
+        seed: Seed of the random basis.
 
     Returns:
-        (in, count), the leading directions first.
+        (in, count), an orthonormal basis with the leading directions first.
     """
     random = torch.Generator().manual_seed(seed)
     basis = torch.randn(matrix.shape[1], count, generator=random, dtype=matrix.dtype)

@@ -1,4 +1,4 @@
-"""What is measured, as data: everything as JSON, one line for each weight as CSV."""
+"""Write analyses as data: everything as JSON, one line for each weight as CSV."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from rlrr.spectral.analysis import Analysis, WeightMeasures
 
 FORMAT = 1
 _QUANTILES = {"minimum": 0.0, "5%": 0.05, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "maximum": 1.0}
-_ARRAYS = [name.name for name in fields(WeightMeasures) if name.type == "np.ndarray"]
-COLUMNS = [name.name for name in fields(WeightMeasures) if name.name not in _ARRAYS]
+_ARRAYS = ("values_before", "values_after", "values_change", "energy", "energy_diagonal")
+COLUMNS = [column.name for column in fields(WeightMeasures) if column.name not in _ARRAYS]
 
 
 def write_json(path: Path, analyses: Sequence[Analysis]) -> None:
-    """Write all of some analyses, atomically. Learned vectors, which are in the run itself, are summed up."""
+    """Write analyses to a JSON file, atomically. Learned vectors, which the run itself has, are summed up."""
     content = {"format": FORMAT, "analyses": [_content(analysis) for analysis in analyses]}
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_csv(path: Path, analyses: Sequence[Analysis]) -> None:
-    """Write a line for each weight of each run, atomically: its run, its method, and the measures that are numbers."""
+    """Write a CSV file, atomically, with a line for each weight of each run: run, method and scalar measures."""
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(["run", "method", *COLUMNS])
@@ -40,19 +40,8 @@ def write_csv(path: Path, analyses: Sequence[Analysis]) -> None:
 
 
 def summary(analysis: Analysis) -> dict[str, Any]:
-    """What is known of a run as a whole, as JSON has it."""
-    names = (
-        "label",
-        "method",
-        "trained",
-        "accuracy",
-        "accuracy_of",
-        "directions",
-        "rank",
-        "truncation_error",
-        "intruders",
-        "features_of",
-    )
+    """Sum up a run as a whole for JSON."""
+    names = ("label", "method", "trained", "accuracy", "accuracy_of", "directions", "intruders", "features_of")
     means = ("relative_change", "rotation_share", "explained_both", "effective_rank_change")
     of_run = {name: getattr(analysis, name) for name in names}
     return of_run | {"means": {name: getattr(analysis, name) for name in means}}

@@ -85,6 +85,7 @@ class Source:
         trained: Number of trained parameters without the classifier; None if it is not known.
         accuracy: The best founded one of the record, as a fraction, and what it was measured on: "test", "val" or
             "best test epoch"; None and "" if there is none.
+        neutral: By module and name, the value of each of the vectors that leaves the model as it was.
         vectors: What RLRR learned, float32, by module and name: `scale_out` (out, r), `scale_in` (r, in) or
             (blocks, r, in) and `shift` (out); after norms and the like `scale` and `shift` (features).
         deviations: What the run has logged of its deviation from pre-training, in order.
@@ -101,6 +102,7 @@ class Source:
     accuracy_of: str = ""
     vectors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     deviations: list[dict[str, Any]] = field(default_factory=list)
+    neutral: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -184,7 +186,7 @@ def _run(folder: Path, weights: str | None, label: str) -> Source:
     record = read_record(folder)
     start = load_start(folder, record, weights).eval()
     model = put_adapter(deepcopy(start), folder, record)
-    vectors = _vectors(model)
+    vectors, neutral = _vectors(model), _neutral(model)
     before = _of_model(start, record.backbone["name"], record.preprocessing)
     after = _of_model(_merged(model), str(folder), record.preprocessing)
     measured = ((record.metrics[key], of) for key, of in _ACCURACIES.items() if key in record.metrics)
@@ -201,6 +203,7 @@ def _run(folder: Path, weights: str | None, label: str) -> Source:
         accuracy_of,
         vectors,
         deviations,
+        neutral,
     )
 
 
@@ -224,10 +227,11 @@ def _adapter(folder: Path, start: str | Path | None, weights: str | None, label:
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # each method of PEFT refuses in its own way
         raise RLRRError(f"The adapter in {folder} cannot be put on {start}: {brief(error)}.") from error
     load_trained_state(model.eval(), state, folder / TENSORS)
-    vectors, trained = _vectors(model), parameter_counts(model)["adapter"]
+    vectors, neutral, trained = _vectors(model), _neutral(model), parameter_counts(model)["adapter"]
     after = _of_model(_merged(model), str(folder), before.preprocessing)
     method = str(content["peft_type"]).lower()
-    return Source(label, method, before, after, _common_places(before, after), trained=trained, vectors=vectors)
+    shared = _common_places(before, after)
+    return Source(label, method, before, after, shared, trained=trained, vectors=vectors, neutral=neutral)
 
 
 def _merged(model: nn.Module) -> nn.Module:
@@ -245,6 +249,11 @@ def _vectors(model: nn.Module) -> dict[str, dict[str, Tensor]]:
         if vector.startswith(RLRRModel.prefix):
             found[module][vector.removeprefix(RLRRModel.prefix)] = tensor.float()
     return dict(found)
+
+
+def _neutral(model: nn.Module) -> dict[str, dict[str, float]]:
+    layers = ((name, getattr(layer, "neutral", None)) for name, layer in model.named_modules())
+    return {name.removeprefix(_PEFT_PATH): dict(values) for name, values in layers if values}
 
 
 def _deviations(folder: Path) -> list[dict[str, Any]]:
