@@ -1,4 +1,4 @@
-"""What several commands print: results in words, tables, JSON."""
+"""Print results in words, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlrr.adapters.record import TENSORS, Record
+from rlrr.report.table import text_table
 
 
 def print_json(value: Any) -> None:
@@ -17,19 +18,12 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with aligned columns; those of numbers are flush right."""
-    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
-    numeric = [all(row[i][:1].isdigit() or row[i] in ("", "-") for row in rows) for i in range(len(columns))]
-    for row in (columns, ["-" * width for width in widths], *rows):
-        cells = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        )
-        print("  ".join(cells).rstrip())
+    """Print a table with aligned columns; columns of numbers are flush right."""
+    print(text_table(columns, rows))
 
 
 def print_record(record: Record, folder: str | Path) -> None:
-    """Say in a few lines what a run gave and what can be done with it."""
+    """Print the results of a run, and the commands that can follow, in a few lines."""
     metrics, count = record.metrics, record.parameters
     size = (Path(folder) / TENSORS).stat().st_size
     print(

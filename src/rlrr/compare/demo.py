@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from rlrr.adapters.record import TENSORS, Record
@@ -17,8 +16,10 @@ from rlrr.inference.predict import load
 from rlrr.methods.apply import methods
 from rlrr.recipes.files import RECIPE, load_recipe
 from rlrr.recipes.recipe import Recipe
-from rlrr.report import figures
-from rlrr.report.page import Picture, Table, write_report
+from rlrr.report.figures import curves, sample_predictions
+from rlrr.report.page import Picture, write_report
+from rlrr.report.svg import save
+from rlrr.report.table import Table
 from rlrr.training.output import METRICS, read_metrics
 from rlrr.training.run import train
 
@@ -90,10 +91,10 @@ def run_demo(
 def _write_report(recipe: Recipe, folder: Path, outcomes: Mapping[str, Outcome], test: Split) -> None:
     titles = {method: methods()[method].title for method in outcomes}
     histories = {titles[method]: read_metrics(folder / method / METRICS) for method in outcomes}
-    figures.save(figures.curves(histories), folder / "curves.png")
+    save(curves(histories), folder / "curves.png")
     pictures = [
         Picture(
-            figures.renderings(partial(figures.curves, histories)),
+            curves(histories),
             "Loss and validation accuracy by epoch. The epoch with the best validation accuracy is the one tested.",
             "Curves of loss and validation accuracy of both methods over the epochs.",
         )
@@ -103,7 +104,7 @@ def _write_report(recipe: Recipe, folder: Path, outcomes: Mapping[str, Outcome],
         caption = f"{titles[method]}: a row for each true class, a column for each predicted one. Mistakes are off the "
         pictures.append(
             Picture(
-                figures.renderings(partial(confusion_picture, outcome.evaluation, titles[method])),
+                confusion_picture(outcome.evaluation, titles[method]),
                 f"{caption}diagonal.",
                 f"Confusion matrix of {titles[method]} on the test images: {outcome.evaluation.accuracy:.1%} of them "
                 "are on the diagonal.",
@@ -163,18 +164,17 @@ def _samples(folder: Path, method: str, evaluation: Evaluation, test: Split) -> 
     """Test images at even distances: chosen before anything was trained, so neither method is flattered."""
     title, count = methods()[method].title, min(20, len(test))
     shown = [i * len(test) // count for i in range(count)]
-    draw = partial(
-        figures.sample_predictions,
+    figure = sample_predictions(
         [decode(test.images[i]) for i in shown],
         [evaluation.classes[test.labels[i]] for i in shown],
         [evaluation.classes[evaluation.predicted[i]] for i in shown],
         [float(evaluation.confidence[i]) for i in shown],
         f"{title} on {count} test images",
     )
-    figures.save(draw(), folder / method / "predictions.png")
+    save(figure, folder / method / "predictions.png")
     caption = f"{title}: {count} test images at even distances in the list, each with the predicted class and its "
     return Picture(
-        figures.renderings(draw, photos=True),
+        figure,
         f"{caption}probability. A cross marks a mistake, with the true class below.",
         f"A grid of test images with what {title} says of each.",
     )

@@ -14,16 +14,11 @@ from rlrr.compare.benchmarks import BENCHMARKS, Benchmark
 from rlrr.compare.picture import ablation_picture, benchmark_picture
 from rlrr.compare.plan import Plan, Result, learning_rate, listed
 from rlrr.compare.published import Ablation, Published
-from rlrr.compare.table import (
-    ablation_lines,
-    ablation_rows,
-    benchmark_lines,
-    benchmark_rows,
-    markdown,
-)
+from rlrr.compare.table import ablation_lines, ablation_rows, benchmark_lines, benchmark_rows
 from rlrr.files import atomic, write_json
 from rlrr.recipes.recipe import Recipe
-from rlrr.report import figures
+from rlrr.report.svg import save
+from rlrr.report.table import markdown_table
 from rlrr.training.images import preprocessing
 
 
@@ -40,7 +35,7 @@ class Document:
         with atomic(folder / "results.md") as temporary:
             temporary.write_text(self.text, encoding="utf-8", errors="replace")
         write_json(folder / "results.json", self.content)
-        figures.save(self.picture, folder / "results.png")
+        save(self.picture, folder / "results.png")
 
 
 def benchmark_document(
@@ -80,7 +75,7 @@ def benchmark_document(
     grouped = [[next(tasks) for _ in members] for members in benchmark.groups.values()]
     grouped.append(list(tasks))
     return Document(
-        text=_text(heading, facts, [("", markdown(columns, benchmark_rows(lines)))], notes),
+        text=_text(heading, facts, [("", markdown_table(columns, benchmark_rows(lines)))], notes),
         content=_content(heading, facts, notes)
         | {
             "lines": [asdict(line) | {"difference": line.difference} for line in lines],
@@ -123,7 +118,7 @@ def ablation_document(
             printed += f" ({table.paper.protocol}): {what}, %"
         columns = ["variant", "parameters", *(f"{name}, %" for name in data), *(["mean, %"] if len(data) > 1 else [])]
         columns += ["to full", printed, "to full (printed)"]
-        sections.append((f"{table.title}: {plan.epoch}", markdown(columns, ablation_rows(lines[table.title]))))
+        sections.append((f"{table.title}: {plan.epoch}", markdown_table(columns, ablation_rows(lines[table.title]))))
     papers = [table.paper for table in tables if table.paper]
     facts = _facts(plans, every, recipes, own) | {
         "printed": "; ".join(map(_origin, papers)) or "nothing: the paper's numbers are in a plot only",

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlrr.compare.table import AblationLine, Line, Score
-from rlrr.report.figures import GREY, RULE, RUN_COLOURS, STYLE, put_title
+from rlrr.report.colours import PAPER, RULE, RUNS, SOFT, STYLE
+from rlrr.report.figures import put_title
 
-_OURS, _PAPER = RUN_COLOURS[0], RUN_COLOURS[1]
+_OURS, _PRINTED = RUNS[:2]
 _ROW = 0.26  # inches
 
 
@@ -32,7 +33,7 @@ def benchmark_picture(groups: Sequence[Sequence[Line]], title: str, label: str, 
     for lines in groups:
         for line in lines:
             if line.printed is not None:
-                axes.plot(line.printed, place, "D", color=_PAPER, markersize=5, markerfacecolor="white", zorder=3)
+                axes.plot(line.printed, place, "D", color=_PRINTED, markersize=5, markerfacecolor=PAPER, zorder=3)
             if line.ours:
                 _dot(axes, line.ours, place)
             places.append(place)
@@ -57,10 +58,10 @@ def ablation_picture(
     for axes, (name, lines) in zip(grid[:, 0], shown.items(), strict=True):
         for place, line in enumerate(lines):
             for gain in line.printed_to_full.values():
-                axes.plot(gain, place, "D", color=_PAPER, markersize=5, markerfacecolor="white", zorder=3)
+                axes.plot(gain, place, "D", color=_PRINTED, markersize=5, markerfacecolor=PAPER, zorder=3)
             if line.to_full:
                 _dot(axes, line.to_full, place)
-        axes.axvline(0, color=GREY, linewidth=0.8)
+        axes.axvline(0, color=SOFT, linewidth=0.8)
         last = axes is grid[-1, 0]
         _finish(axes, range(len(lines)), [line.title for line in lines], "Points over the full method" if last else "")
         axes.set_title(name)
@@ -96,5 +97,5 @@ def _finish(axes: Axes, places: Sequence[float], titles: Sequence[str], label: s
 def _legend(figure: Figure, axes: Axes, label: str, printed: str | None) -> None:
     axes.plot([], [], "o", color=_OURS, markersize=5, label=f"ours ± deviation: {label}")
     if printed:
-        axes.plot([], [], "D", color=_PAPER, markersize=5, markerfacecolor="white", label=f"printed: {printed}")
+        axes.plot([], [], "D", color=_PRINTED, markersize=5, markerfacecolor=PAPER, label=f"printed: {printed}")
     figure.legend(loc="outside lower left", frameon=False, fontsize=8)

@@ -162,21 +162,6 @@ def ablation_rows(lines: Sequence[AblationLine]) -> list[list[str]]:
     ]
 
 
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that is aligned in a terminal too: the first column flush left, the others right."""
-    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    return "\n".join(map(line, (columns, rule, *rows)))
-
-
 def _percent(result: Result | None) -> list[float] | None:
     return [100 * accuracy for accuracy in result.accuracies] if result else None
 

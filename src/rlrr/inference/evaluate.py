@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn import metrics
 
 from rlrr.data import ImageData, Split, data_source, load_data, prepare_split
 from rlrr.data.pipeline import preparation
@@ -16,7 +16,8 @@ from rlrr.data.split import enumerated
 from rlrr.errors import RLRRError, UsageError
 from rlrr.files import write_json
 from rlrr.inference.predict import Classifier, load
-from rlrr.report import figures
+from rlrr.report.figures import confusion_matrix
+from rlrr.report.svg import save
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def evaluate_split(
     probabilities = classifier.logits(classifier.dataset(split, cache)).softmax(-1)
     confidence, predicted = (tensor.numpy() for tensor in probabilities.max(-1))
     labels, indices = np.asarray(split.labels), np.arange(len(classifier.classes))
-    measures = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
+    measures = metrics.precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
     return Evaluation(
         split=what,
         images=len(split),
@@ -106,24 +107,24 @@ def evaluate_split(
             {"precision": float(p), "recall": float(r), "f1": float(f), "images": int(n)}
             for p, r, f, n in zip(*measures, strict=True)
         ],
-        confusion=confusion_matrix(labels, predicted, labels=indices),
+        confusion=metrics.confusion_matrix(labels, predicted, labels=indices),
         predicted=predicted,
         confidence=confidence,
         skipped=skipped,
     )
 
 
-def confusion_picture(evaluation: Evaluation, who: str = "", *, look: figures.Look = figures.LIGHT) -> Figure:
-    """Its confusion matrix, under a title that begins with `who`."""
+def confusion_picture(evaluation: Evaluation, who: str = "") -> Figure:
+    """Draw the confusion matrix of an evaluation under a title that begins with `who`."""
     title = f"{who or evaluation.split}: {evaluation.accuracy:.1%} of {evaluation.images} images right"
-    return figures.confusion_matrix(evaluation.confusion, evaluation.classes, title, look=look)
+    return confusion_matrix(evaluation.confusion, evaluation.classes, title)
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path, who: str = "") -> tuple[Path, Path]:
     """Write `evaluation.json` and the picture `confusion.png`, whose title begins with `who`; gives their paths."""
     numbers, picture = folder / "evaluation.json", folder / "confusion.png"
     write_json(numbers, evaluation.to_dict())
-    figures.save(confusion_picture(evaluation, who), picture)
+    save(confusion_picture(evaluation, who), picture)
     return numbers, picture
 
 

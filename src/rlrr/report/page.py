@@ -1,58 +1,34 @@
-"""A report as one HTML file that holds its pictures and asks the network for nothing."""
+"""Write a report as one HTML file that holds its pictures and asks the network for nothing."""
 
 from __future__ import annotations
 
-import base64
-import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from rlrr.errors import RLRRError
 from rlrr.files import atomic
+from rlrr.report.colours import COLOURS
+from rlrr.report.svg import inline_svg
+from rlrr.report.table import Table
 
-_NUMBER = re.compile(r"[-\N{MINUS SIGN}+±~≈<>≤≥]?\s?\d.*|[-\N{EN DASH}—]?")
+_PACKAGE, _PAGE = "rlrr.report", "page.html.jinja"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What is shown, one sentence on how to read it, and its content in words for who cannot see it."""
+    """A figure with a caption, one sentence on how to read it, and its content in words for readers without sight."""
 
-    image: Path | Mapping[str, bytes]
-    """A PNG file, or what `figures.renderings` gives: one for each medium, the same media for all pictures."""
+    figure: Figure
     caption: str
     alt: str
     title: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under `columns`; the first cell of a row names it."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-
-    @property
-    def numeric(self) -> list[bool]:
-        """Which columns hold numbers only, and are set flush right."""
-        return [all(_NUMBER.fullmatch(cell) for cell in column) for column in zip(*self.rows, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Embedded:
-    """A picture by the addresses of its PNG files, one for each of `media`, and its width in CSS pixels."""
-
-    picture: Picture
-    media: Sequence[str]
-    sources: Sequence[str]
-    width: int
 
 
 def write_report(
@@ -65,55 +41,65 @@ def write_report(
     facts: Mapping[str, str] = MappingProxyType({}),
     commands: Sequence[str] = (),
 ) -> None:
-    """Write `path`, one HTML file that can be mailed as it is.
+    """Write a report to `path`, one HTML file that can be mailed as it is.
 
     Args:
-        path: where to write.
-        title: the heading.
-        summary: what came out, in a few sentences.
-        tables: the numbers.
-        pictures: the figures, which are copied into the file.
-        facts: how it was made: backbone, data, seed, versions.
-        commands: what to type to run it again, a line each.
+        path: The file.
+        title: The heading.
+        summary: The result, in a few sentences.
+        tables: The numbers.
+        pictures: The figures.
+        facts: How it was made: backbone, data, seed, versions.
+        commands: Commands that make it again, a line each.
 
     Raises:
-        RLRRError: a picture is missing or no PNG, or `path` cannot be written.
+        RLRRError: `path` cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("rlrr.report", "."),
+    write_page(
+        path,
+        environment(),
+        _PAGE,
+        title=title,
+        summary=summary,
+        tables=tables,
+        pictures=pictures,
+        facts=facts,
+        commands=commands,
+    )
+
+
+def environment(*packages: str) -> Environment:
+    """Return an environment with the templates here and in other packages."""
+    return Environment(
+        loader=ChoiceLoader([PackageLoader(package, ".") for package in (*packages, _PACKAGE)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    figures = [_embed(picture) for picture in pictures]
-    page = environment.get_template("page.html.jinja").render(
-        title=title,
-        summary=summary,
-        tables=tables,
-        figures=figures,
-        media=next((figure.media for figure in figures if len(figure.media) > 1), []),
-        facts=facts,
-        commands=commands,
-    )
+
+
+def write_page(path: Path, environment: Environment, template: str, **values: Any) -> None:
+    """Write a page from a template that is `page.html.jinja` or extends it.
+
+    The template has `svg(figure, description)` for pictures, and `values`.
+
+    Args:
+        path: The file.
+        environment: As from `environment`.
+        template: Name of the template.
+        values: Values of the template.
+
+    Raises:
+        RLRRError: `path` cannot be written.
+    """
+    numbers = count(1)
+
+    def svg(figure: Figure, description: str | Markup) -> Markup:
+        text = description.unescape() if isinstance(description, Markup) else description
+        return inline_svg(figure, f"picture-{next(numbers)}", " ".join(text.split()))
+
+    page = environment.get_template(template).render(colours=COLOURS, svg=svg, **values)
     with atomic(path) as temporary:
         # "replace": the name of a folder may hold bytes that are no text.
         temporary.write_text(page, encoding="utf-8", errors="replace")
-
-
-def _embed(picture: Picture) -> _Embedded:
-    """Put the files of a picture into addresses.
-
-    Raises:
-        RLRRError: its file is missing, or is no PNG.
-    """
-    try:
-        files = {"": picture.image.read_bytes()} if isinstance(picture.image, Path) else picture.image
-        with Image.open(io.BytesIO(files[""]), formats=["PNG"]) as image:
-            width = image.width * 96 / image.info.get("dpi", (96, 96))[0]  # its size on paper
-    except OSError as error:  # Pillow's for what is no image is one, too
-        what = picture.image if isinstance(picture.image, Path) else picture.title
-        reason = error.strerror or "it is no PNG file"
-        raise RLRRError(f"The picture {what} cannot be put into the report: {reason}. Draw it again.") from error
-    sources = ["data:image/png;base64," + base64.b64encode(content).decode("ascii") for content in files.values()]
-    return _Embedded(picture, list(files), sources, round(width))

@@ -1,4 +1,4 @@
-"""Figures of what a run learned and how: the vectors, the deviation over the epochs, and what the blocks put out."""
+"""Draw what a run learned and how: the learned tensors, the deviation over the epochs, and features of the blocks."""
 
 from __future__ import annotations
 
@@ -8,77 +8,62 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rlrr.report.figures import LIGHT, Look, series, shorten, styled
+from rlrr.report.colours import PAPER, RUNS, SOFT, STYLE
+from rlrr.report.figures import put_cells, series, shorten
 from rlrr.spectral.analysis import Analysis
-from rlrr.spectral.report.panels import keys_of, marks_of, panels_of, put_colour_bar, put_panel_title
+from rlrr.spectral.report.panels import keys_of, make_panels, marks_of, put_colour_bar
 
 OUTSIDE = "outside blocks"
 _BLOCK = re.compile(r".*\.\d+(?=\.)")
 
 
-@styled
-def learned_vectors(analysis: Analysis, *, look: Look = LIGHT) -> Figure:
-    """Draw the distribution of each learned vector of one run by block: median, middle half, and 5 to 95 %."""
-    groups = vectors_by_kind(analysis)
+@rc_context(STYLE)
+def learned_tensors(analysis: Analysis) -> Figure:
+    """Draw the distribution of each learned tensor of one run by block: median, middle half, and 5 to 95 %."""
+    groups = tensors_by_kind(analysis)
+    neutral = neutral_values(analysis)
     limits: dict[str, tuple[float, float]] = {}
     for (name, _), of_blocks in groups.items():
-        ends = np.array([np.quantile(values, (0.05, 0.95)) for values in of_blocks.values()])
-        low, high = limits.get(name, (neutral(name), neutral(name)))
-        limits[name] = min(low, ends.min()), max(high, ends.max())
-    upright = any(len(of_blocks) > 2 for (_, kind), of_blocks in groups.items() if kind == OUTSIDE)
-    figure, panels = panels_of(
-        look,
-        len(groups),
-        height=1.05,
-        columns=2 if look.narrow else 4,
-        above=0.5,
-        below=0.75 if upright else 0.3,
-        sharex=False,
-    )
-    colour = look.runs[0]
+        ends = [end for values in of_blocks.values() for end in np.quantile(values, (0.05, 0.95))]
+        ends += [*limits.get(name, ()), *([neutral[name]] if name in neutral else [])]
+        limits[name] = min(ends), max(ends)
+    figure, panels = make_panels(len(groups), 4, (2.4, 1.6), sharex=False)
     for axes, ((name, kind), of_blocks) in zip(panels, groups.items(), strict=True):
-        axes.axhline(neutral(name), color=look.soft, linewidth=0.8)
+        if name in neutral:
+            axes.axhline(neutral[name], color=SOFT, linewidth=0.8)
         places = range(len(of_blocks))
         low, lower, middle, upper, high = np.transpose(
             [np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95)) for values in of_blocks.values()]
         )
-        axes.vlines(places, low, high, color=colour, linewidth=0.9)
-        axes.vlines(places, lower, upper, color=colour, linewidth=3.4)
-        axes.plot(places, middle, "o", color=look.paper, markeredgecolor=colour, markersize=3, markeredgewidth=0.9)
+        axes.vlines(places, low, high, color=RUNS[0], linewidth=0.9)
+        axes.vlines(places, lower, upper, color=RUNS[0], linewidth=3.4)
+        axes.plot(places, middle, "o", color=PAPER, markeredgecolor=RUNS[0], markersize=3, markeredgewidth=0.9)
         blocks = list(of_blocks)
         if kind == OUTSIDE:
             names = [shorten(str(block), 11) for block in blocks]
-            axes.set_xticks(places, names, rotation=90 if upright else 0)
+            axes.set_xticks(places, names, rotation=90 if len(blocks) > 2 else 0)
         else:
             step = math.ceil(len(blocks) / 6)
             axes.set_xticks(places[::step], [str(block) for block in blocks[::step]])
-        low, high = limits[name]
-        room = 0.06 * (high - low) or 1
-        axes.set(xlim=(-0.6, len(blocks) - 0.4), ylim=(low - room, high + room))
-        put_panel_title(axes, f"{name}, {shorten(kind, 14)}", 8, weight="normal")
+        bottom, top = limits[name]
+        room = 0.06 * (top - bottom) or 1
+        axes.set(xlim=(-0.6, len(blocks) - 0.4), ylim=(bottom - room, top + room))
+        axes.set_title(f"{name}, {shorten(kind, 14)}", fontsize=8, fontweight="normal")
         axes.yaxis.set_major_locator(MaxNLocator(4))
     return figure
 
 
-@styled
-def deviations(analyses: Sequence[Analysis], *, look: Look = LIGHT) -> Figure:
+@rc_context(STYLE)
+def deviations(analyses: Sequence[Analysis]) -> Figure:
     """Draw how far the whole backbone was from pre-training, over the epochs."""
-    shown, marks = [analysis for analysis in analyses if analysis.deviations], marks_of(analyses, look)
-    keys = keys_of(shown, analyses, look)
-    figure, (axes,) = panels_of(
-        look,
-        1,
-        height=2.1,
-        width=None if look.narrow else 6,
-        columns=1,
-        keys=keys,
-        x="Epoch",
-        y="Deviation (%)",
-        above=0.1,
-    )
+    shown, marks = [analysis for analysis in analyses if analysis.deviations], marks_of(analyses)
+    keys = keys_of(shown, analyses)
+    figure, (axes,) = make_panels(1, 1, (6.5, 2.4), keys=keys, x="Epoch", y="Deviation (%)")
     for analysis in shown:
         epochs, values = series(analysis.deviations, "deviation")
         axes.plot(epochs, [100 * value for value in values], linewidth=1.6, clip_on=False, **marks[analysis.label])
@@ -87,52 +72,38 @@ def deviations(analyses: Sequence[Analysis], *, look: Look = LIGHT) -> Figure:
     return figure
 
 
-@styled
-def deviations_by_block(analyses: Sequence[Analysis], *, look: Look = LIGHT) -> Figure:
+@rc_context(STYLE)
+def deviations_by_block(analyses: Sequence[Analysis]) -> Figure:
     """Draw how far each block was from pre-training over the epochs, a panel for each run."""
     fields = {analysis.label: deviation_field(analysis) for analysis in analyses}
     fields = {label: (epochs, field) for label, (epochs, field) in fields.items() if field.size}
-    top = max(np.nanmax(field) for _, field in fields.values())
+    norm = Normalize(0, max(np.nanmax(field) for _, field in fields.values()))
     blocks = max(len(field) for _, field in fields.values())
-    figure, panels = panels_of(
-        look,
-        len(fields),
-        height=min(0.13 * blocks, 3.5),
-        width=2.6,
-        columns=1 if look.narrow else 3,
-        x="Epoch",
-        y="Block",
-        right=0.05 if look.narrow else 0.7,
-        below=0.85 if look.narrow else 0.25,
-        gap=0.2,
-        sharey=True,
-    )
+    size = (3, min(0.13 * blocks, 3.5) + 0.5)
+    figure, panels = make_panels(len(fields), 3, size, x="Epoch", y="Block", sharey=True)
     for axes, (label, (epochs, field)) in zip(panels, fields.items(), strict=True):
         middles = [(before + after) / 2 for before, after in pairwise(epochs)]
-        edges = np.array([epochs[0] - 0.5, *middles, epochs[-1] + 0.5])
-        mesh = axes.pcolormesh(edges, np.arange(len(field) + 1) - 0.5, field, cmap=look.shares, vmin=0, vmax=top)
-        put_panel_title(axes, shorten(label, 30), 8.5)
-        axes.grid(visible=False)
+        cells = put_cells(axes, field, norm, columns=[epochs[0] - 0.5, *middles, epochs[-1] + 0.5])
+        axes.set_title(shorten(label, 30), fontsize=8.5)
         axes.spines[:].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(7, integer=True))
     panels[0].set_ylim(blocks - 0.5, -0.5)
-    put_colour_bar(figure, mesh, panels[0], look, "Deviation (%)")
+    put_colour_bar(figure, cells, panels, "Deviation (%)")
     return figure
 
 
-@styled
-def features(analyses: Sequence[Analysis], *, look: Look = LIGHT) -> Figure:
-    """Draw by how much what the blocks put out has changed."""
-    shown, marks = [analysis for analysis in analyses if analysis.features], marks_of(analyses, look)
+@rc_context(STYLE)
+def features(analyses: Sequence[Analysis]) -> Figure:
+    """Draw how much the features of each block have changed."""
+    shown, marks = [analysis for analysis in analyses if analysis.features], marks_of(analyses)
     titles = {
         "cka": ("Likeness (CKA)", 1),
         "subspace_angle": ("Mean angle (degrees)", 1),
         "relative_change": ("Relative change (%)", 100),
     }
-    height, columns = (1.6, 1) if look.narrow else (2.2, 3)
-    keys = keys_of(shown, analyses, look)
-    figure, panels = panels_of(look, len(titles), height=height, columns=columns, keys=keys, x="Block")
+    keys = keys_of(shown, analyses)
+    figure, panels = make_panels(len(titles), 3, (3.2, 2.4), keys=keys, x="Block")
     for axes, (name, (title, factor)) in zip(panels, titles.items(), strict=True):
         lowest = 0.0
         for analysis in shown:
@@ -140,19 +111,19 @@ def features(analyses: Sequence[Analysis], *, look: Look = LIGHT) -> Figure:
             values = [np.nan if record[name] is None else factor * record[name] for record in analysis.features]
             lowest = min(lowest, *values)
             axes.plot(layers, values, markersize=4, linewidth=1.3, clip_on=False, **marks[analysis.label])
-        put_panel_title(axes, title, 9)
+        axes.set_title(title, fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_ylim(lowest, 1 if name == "cka" else None)
     return figure
 
 
-def neutral(vector: str) -> float:
-    """The value of a learned vector that leaves a model as it was."""
-    return 1 if vector == "scale" else 0
+def neutral_values(analysis: Analysis) -> dict[str, float]:
+    """Return, by name, the value of each learned tensor that leaves a model as it was, where that is known."""
+    return {name: value for values in analysis.neutral.values() for name, value in values.items()}
 
 
-def vectors_by_kind(analysis: Analysis) -> dict[tuple[str, str], dict[int | str, np.ndarray]]:
-    """The learned vectors of a run: for each vector and kind of module, its values by block.
+def tensors_by_kind(analysis: Analysis) -> dict[tuple[str, str], dict[int | str, np.ndarray]]:
+    """Group the learned tensors of a run: for each name and kind of module, its values by block.
 
     Modules outside the blocks are together, by name, as the kind `OUTSIDE`.
     """
@@ -176,7 +147,7 @@ def vectors_by_kind(analysis: Analysis) -> dict[tuple[str, str], dict[int | str,
 
 
 def deviation_field(analysis: Analysis) -> tuple[list[float], np.ndarray]:
-    """Epochs, and percent (blocks, epochs)."""
+    """Return epochs, and percent (blocks, epochs)."""
     names = {key for record in analysis.deviations for key in record}
     blocks = sorted(int(found[1]) for name in names if (found := re.fullmatch(r"deviation_(\d+)", name)))
     epochs = sorted({record["epoch"] for record in analysis.deviations if "epoch" in record})
