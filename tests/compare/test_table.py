@@ -10,7 +10,6 @@ from rlrr.compare.table import (
     ablation_rows,
     benchmark_lines,
     benchmark_rows,
-    markdown,
     mean_by_seed,
     score,
 )
@@ -114,12 +113,3 @@ def test_an_ablation_is_compared_with_the_full_method_seed_by_seed(make_result):
     assert rows["inputs only"] == ["1,234", "89.5 ± 2.1", "76.0 ± 7.1", "82.8 ± 2.5", "-0.2 ± 0.4", "89.5", "-0.9"]
     assert rows["outputs only"] == ["1,234", "-", "55.0 ± 7.1", "-", "-", "89.7", "-0.7"]
     assert rows["both sides, no residual"] == ["-", "-", "-", "-", "-", "88.9", "-1.5"]
-
-
-def test_a_table_is_aligned_markdown():
-    assert markdown(["task", "%"], [["a", "100.0"], ["long", "-"]]).splitlines() == [
-        "| task |     % |",
-        "| ---- | ----: |",
-        "| a    | 100.0 |",
-        "| long |     - |",
-    ]

@@ -89,7 +89,8 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
     figure = Figure(figsize=(side + 2.8, side + 1.9), layout="constrained")
     axes = figure.subplots()
     # The square root shows an error of one in a hundred, which a linear scale would leave white.
-    cells = put_cells(axes, percent, PowerNorm(0.5, vmin=0, vmax=100), lines=number <= MOST_COUNTS)
+    norm = PowerNorm(0.5, vmin=0, vmax=100)
+    cells = put_cells(axes, percent, norm, lines=number <= MOST_COUNTS)
     axes.set_xticks(ticks, names, fontsize=size, rotation=0 if longest < step * side / number else 90)
     axes.set_yticks(ticks, names, fontsize=size)
     axes.tick_params(length=0 if step == 1 else 3)
@@ -101,7 +102,7 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
     if number <= MOST_COUNTS:
         for (true, predicted), count in np.ndenumerate(matrix):
             if count:
-                colour = colour_on(float(cells.norm(percent[true, predicted])))
+                colour = colour_on(norm(percent[true, predicted]))
                 small = 8 if count < 10_000 else 6
                 axes.text(predicted, true, f"{count:.0f}", ha="center", va="center", color=colour, fontsize=small)
     bar = figure.colorbar(cells, ax=axes, shrink=0.8, aspect=25, ticks=[0, 1, 5, 10, 25, 50, 75, 100])
@@ -175,8 +176,9 @@ def put_cells(
 
 def plain_bar(bar: Colorbar) -> None:
     """Leave the frame of a colour bar out, and gaps between its colours."""
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.solids.set_edgecolor("face")
+    bar.outline.set_visible(False)
+    if bar.solids is not None:
+        bar.solids.set_edgecolor("face")
 
 
 def put_title(figure: Figure, title: str) -> None:

@@ -95,7 +95,7 @@ def _write_cells(axes: Axes, field: np.ndarray, outside: int, norm: Normalize) -
         if not np.isfinite(value) or (line < outside and column):
             continue
         place = (field.shape[1] - 1) / 2 if line < outside else column
-        colour = colour_on(float(norm(value)))
+        colour = colour_on(norm(value))
         axes.text(place, line, in_short(value), ha="center", va="center", fontsize=7, color=colour)
 
 

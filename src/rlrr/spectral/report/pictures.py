@@ -187,7 +187,9 @@ def scalings(analyses: Sequence[Analysis]) -> Figure:
         Line2D([], [], color=SOFT, linestyle="", marker=marker, markersize=6, label=f"scaling {name}")
         for name, marker in SCALINGS.values()
     ]
-    figure, (axes,) = make_panels(1, 1, (6.5, 0.55 * len(shown) + 0.3), keys=keys, x="Share of the change explained (%)")
+    figure, (axes,) = make_panels(
+        1, 1, (6.5, 0.55 * len(shown) + 0.3), keys=keys, x="Share of the change explained (%)"
+    )
     for place, analysis in enumerate(shown):
         rows = [row for row in analysis.rows if row.norm_change]
         colour = marks[analysis.label]["color"]
