@@ -39,6 +39,10 @@ _PLAIN = (nn.Linear, nn.LayerNorm, nn.Conv2d, timm_layers.Linear, timm_layers.La
 _PLAIN_FORWARDS = {kind.forward for kind in _PLAIN}
 
 
+class NotMergeableError(RLRRError, NotImplementedError):
+    """An adapter that cannot be written into the weights of its backbone."""
+
+
 class VisionTuner(BaseTuner):
     """A backbone with adapters.
 
@@ -67,6 +71,10 @@ class VisionTuner(BaseTuner):
             config: The adapter's settings.
         """
         raise NotImplementedError
+
+    def layer_options(self, base_layer: nn.Module, name: str) -> dict[str, Any]:
+        """Give what else the layer of a module takes, such as where its branch reads."""
+        return {}
 
     def default_targets(self, model: nn.Module, config: Any) -> str | None:
         """Find what is adapted if `target_modules` is None: a regex, or None for a family that is not known."""
@@ -156,10 +164,13 @@ class VisionTuner(BaseTuner):
                 "target_modules or name it in exclude_modules."
             )
         shared = {name: getattr(self, name) for name in self.shared_containers}
-        setattr(parent, target_name, layer_class(target, adapter_name, peft_config, current_key, shared))
+        options = self.layer_options(target, current_key)
+        setattr(parent, target_name, layer_class(target, adapter_name, peft_config, current_key, shared, **options))
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # called on unloading: PEFT's own expects every module to have a weight
+        if isinstance(child, AdaptedLayer):
+            child.release()
         setattr(parent, child_name, new_module)
 
     @contextmanager
@@ -216,4 +227,13 @@ def _subclasses(layer_class: type[AdaptedLayer]) -> Iterator[type[AdaptedLayer]]
         yield from _subclasses(subclass)
 
 
-__all__ = ["RLRRError", "VisionTuner", "call_fused_linears", "family_of", "frozen_norms", "is_plain", "regex_of"]
+__all__ = [
+    "NotMergeableError",
+    "RLRRError",
+    "VisionTuner",
+    "call_fused_linears",
+    "family_of",
+    "frozen_norms",
+    "is_plain",
+    "regex_of",
+]

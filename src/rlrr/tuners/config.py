@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from peft import PeftConfig
@@ -42,7 +43,7 @@ class TunerConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = TunerType(self.method.upper())
+        self.peft_type = self.tuner_type()
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             setattr(self, name, set(value) if isinstance(value, list) else value)
@@ -60,6 +61,11 @@ class TunerConfig(PeftConfig):
             )
         if self.layers_pattern and self.layers_to_transform is None:
             raise RLRRError("layers_pattern needs layers_to_transform: give the indices of the blocks too.")
+
+    @classmethod
+    def tuner_type(cls) -> StrEnum:
+        """Give PEFT's name of the method; a method outside this package has a string enum of its own."""
+        return TunerType(cls.method.upper())
 
     @property
     def form(self) -> tuple[Any, ...]:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from peft import PeftConfig, mapping
+from peft import mapping
 from peft.tuners.tuners_utils import BaseTuner
 
 from rlrr.errors import RLRRError
+
+if TYPE_CHECKING:
+    from rlrr.tuners.config import TunerConfig
 
 METHODS = tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py")))
 """Names of the folders that hold a method."""
@@ -21,18 +25,17 @@ TunerType = StrEnum("TunerType", {name.upper(): name.upper() for name in METHODS
 """PEFT's `peft_type` of our methods: "RLRR" for the folder rlrr."""
 
 
-def register(name: str, config: type[PeftConfig], model: type[BaseTuner]) -> None:
+def register(config: type[TunerConfig], model: type[BaseTuner]) -> None:
     """Register a method with PEFT.
 
     Args:
-        name: Name of the method's folder; tensors and state-dict keys begin with it and an underscore.
-        config: Class of the method's settings.
-        model: Class of the method's tuner.
+        config: Class of the method's settings, which names the method.
+        model: Class of the method's tuner; its prefix is the method's name and an underscore.
 
     Raises:
         RLRRError: PEFT has another method of that name.
     """
-    peft_type = TunerType(name.upper())
+    peft_type = config.tuner_type()
     if mapping.PEFT_TYPE_TO_CONFIG_MAPPING.get(peft_type, config) is not config:
         raise RLRRError(f"This PEFT has a method {peft_type} of its own: install peft<0.22, or use PEFT's.")
     mapping.PEFT_TYPE_TO_CONFIG_MAPPING[peft_type] = config

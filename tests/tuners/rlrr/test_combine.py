@@ -193,9 +193,7 @@ def test_adapters_without_a_classifier_are_combined():
 
 
 REFUSED = {
-    "default, flowers, birds, not 'flower'. Did you mean flowers": {
-        "adapters": ["default", "flower"]
-    },
+    "default, flowers, birds, not 'flower'. Did you mean flowers": {"adapters": ["default", "flower"]},
     "There are 2 adapters and 1 weights": {"weights": [1.0]},
     "There are 0 adapters and 0 weights": {"adapters": [], "weights": []},
     "must be finite numbers, not [1.0, nan]": {"weights": [1.0, math.nan]},

@@ -6,6 +6,6 @@ from rlrr.tuners.rlrr.convolution import Convolution
 from rlrr.tuners.rlrr.layer import Affine, Linear, RLRRLayer
 from rlrr.tuners.rlrr.model import RLRRModel
 
-register("rlrr", RLRRConfig, RLRRModel)
+register(RLRRConfig, RLRRModel)
 
 __all__ = ["Affine", "Convolution", "Linear", "RLRRConfig", "RLRRLayer", "RLRRModel"]
