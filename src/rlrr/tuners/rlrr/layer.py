@@ -42,6 +42,8 @@ class RLRRLayer(nn.Module, BaseTunerLayer):
     mergeable = mixable = combinable = splittable = True
     neutral: Mapping[str, float] = {}
     """Value of each learned vector, by its name without prefix, that leaves the layer as it was."""
+    decays = ("*patch_embed*.rlrr_*",)
+    """Patterns of the full names of vectors that decay though the paper's code lets no other shift or norm decay."""
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: RLRRConfig, blocks: int) -> None:
         super().__init__()
