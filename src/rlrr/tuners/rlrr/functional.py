@@ -276,8 +276,7 @@ def _changed_in_tiles(
 def _used(grad: Tensor) -> Tensor | None:
     """Find the rows of a gradient (rows, out) that are not zero, if they are few; None for all.
 
-    In the last block of a ViT that classifies by its class token nothing depends on the other tokens. Only a CPU looks
-    for them, since a GPU would have to be waited for.
+    In the last block of a ViT with a class token nothing depends on the other tokens. A GPU would have to be waited for.
     """
     if grad.device.type != "cpu" or torch.compiler.is_compiling() or not len(grad) or grad[-1].any():
         return None

@@ -44,8 +44,8 @@ def scales(config: RLRRConfig, rows: int, columns: int, blocks: int) -> tuple[Te
 def _start(config: RLRRConfig) -> bool | str:
     """Resolve "paper" for variants that the paper's code does not have.
 
-    The code's Kaiming bounds are those of a product of two sides beside the residual. One side alone would begin at ±√6, and
-    without the residual nothing would be left of W.
+    The code's Kaiming bounds are those of a product of two sides beside the residual. One side alone would begin at
+    ±√6, and without the residual nothing would be left of W.
     """
     if config.init_weights != "paper":
         return config.init_weights
@@ -77,7 +77,7 @@ def shift(config: RLRRConfig, features: int) -> Tensor | None:
 
 
 def affine(config: RLRRConfig, features: int) -> tuple[Tensor, Tensor | None]:
-    """Draw scale and shift after a norm: N(1, 0.02) and N(0, 0.02) as in the paper's code; 1 and 0 at an exact start."""
+    """Draw scale and shift after a norm: N(1, 0.02) and N(0, 0.02) as in the paper's code; 1 and 0 if exact."""
     spread = 0.0 if config.init_weights in (True, "constant") else SPREAD
     scale = 1 + spread * torch.randn(features)
     return scale, spread * torch.randn(features) if config.shift else None
