@@ -109,8 +109,8 @@ def module_names(model: nn.Module, part: str, layers: Sequence[int] | None = Non
         return [name for name in names if layers is None or _index(name) in layers]
     check_layers(model, family, layers)
     index = r"\d+" if layers is None else "(?:" + "|".join(map(str, layers)) + ")"
-    pattern = re.compile(family.prefix + "(?:" + "|".join(family.paths(part, index)) + ")")
-    return _matching(model, pattern)
+    paths = family.paths(part, index)
+    return _matching(model, re.compile(family.prefix + "(?:" + "|".join(paths) + ")")) if paths else []
 
 
 def default_targets(model: nn.Module) -> list[str]:

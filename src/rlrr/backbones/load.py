@@ -23,6 +23,7 @@ from rlrr.backbones.releases import RELEASES, pretrained_config
 from rlrr.errors import UsageError, did_you_mean
 from rlrr.files import read_json
 
+
 @dataclass(frozen=True)
 class Backbone:
     """A pretrained model with a fresh classifier, its preprocessing and its identity.
