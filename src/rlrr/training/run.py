@@ -33,7 +33,7 @@ from rlrr.recipes.files import write_recipe
 from rlrr.recipes.recipe import Recipe
 from rlrr.training.attention import fastest_attention
 from rlrr.training.compiling import compile_model
-from rlrr.training.deviation import deviations, ended_by_deviation
+from rlrr.training.deviation import check_measurable
 from rlrr.training.frozen import hold_frozen_in_bf16
 from rlrr.training.images import TrainingImages, preprocessing, training_images
 from rlrr.training.memory import forget_peak, peak_memory
@@ -86,6 +86,8 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     forget_peak()
     backbone, model = build(recipe, len(data.classes))
     images = training_images(recipe, data, backbone.data_config)
+    if recipe.log_deviation:
+        check_measurable(model)
     check_space(folder, model)
     if recipe.compile:
         compile_model(model)
@@ -212,7 +214,7 @@ def _record(
             "test_sha256": data_digest(data.test) if recipe.protocol == "paper" and data.test else None,
             "skipped": list(images.skipped),
         },
-        protocol=_protocol(recipe, state, tests),
+        protocol=_protocol(recipe, tests),
         metrics=_kept(recipe, state),
         parameters=parameter_counts(model),
         versions=library_versions(),
@@ -237,7 +239,7 @@ def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe) -> Re
     )
 
 
-def _protocol(recipe: Recipe, state: TrainerState, tests: bool) -> str:
+def _protocol(recipe: Recipe, tests: bool) -> str:
     """How the reported number came about, in words."""
     if recipe.protocol == "paper":
         return BEST_TEST_EPOCH
@@ -245,9 +247,6 @@ def _protocol(recipe: Recipe, state: TrainerState, tests: bool) -> str:
         kept = "last epoch, trained on the validation images too"
     else:
         kept = "best epoch on validation" if keeps_best(recipe) else "last epoch"
-    if ended_by_deviation(state, recipe.stop_deviation):
-        moved = deviations(state)[-1]
-        kept += f"; training ended after epoch {round(state.epoch)}, {moved:.1%} from pre-training"
     return f"{kept}; test read once, after it" if tests else f"{kept}; no test"
 
 

@@ -362,9 +362,8 @@ def make_trainer(
         else None,
     )
     trainer.remove_callback(PrinterCallback)
-    if recipe.measures_deviation:
-        limits = {"warn": recipe.warn_deviation, "stop": recipe.stop_deviation}
-        trainer.add_callback(Deviation(model, trainer.log, trainer.kept, **limits))
+    if recipe.log_deviation:
+        trainer.add_callback(Deviation(model, trainer.log, trainer.kept))
     return trainer
 
 
