@@ -100,7 +100,7 @@ def test_a_combination_can_be_combined(runs, tmp_path):
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"method": "lora"}, "is a run of lora: only runs of rlrr"),
+        ({"method": "lora"}, r"differ in method \(rlrr and lora\)"),
         ({"classes": ("red", "blue", "green")}, r"differ in classes \(red, green, blue, and red, blue, green\)"),
         ({"sides": "in"}, "differ in sides"),
         ({"backbone": "other"}, r"differ in backbone \(.*tiny with weights .*, and .*vit with weights "),
