@@ -3,15 +3,19 @@
 import copy
 from contextlib import nullcontext
 
+import peft
 import pytest
 import timm
 import torch
+from peft import get_peft_model
 
 from rlrr.adapters.folder import merged_model
+from rlrr.errors import UsageError
 from rlrr.inference.predict import load
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.methods.apply import apply_method
 from rlrr.recipes.recipe import Recipe
+from rlrr.training import run
 from rlrr.training.deviation import Deviation
 from rlrr.training.output import METRICS, read_metrics
 from rlrr.training.run import build, train
@@ -126,6 +130,18 @@ def test_a_model_is_not_changed_by_being_measured():
         after = model.state_dict()
         assert before.keys() == after.keys()
         assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_an_update_that_is_no_change_of_weights_is_refused_before_training(
+    tiny_backbone, images, tmp_path, monkeypatch
+):
+    config = peft.LilyConfig(r=2, num_B=2, target_modules=r".*\.mlp\.fc[12]", modules_to_save=["head"])
+    monkeypatch.setattr(run, "apply_method", lambda model, *args, **kwargs: get_peft_model(model, config))
+    with pytest.raises(UsageError, match=r"log_deviation .* no change of weights"):
+        train(Recipe(str(images), model=tiny_backbone, log_deviation=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UsageError, match="no change of weights"):
+        deviation_of(get_peft_model(vit(), config))
 
 
 # Whole runs

@@ -65,9 +65,13 @@ def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], where: Pat
 
 
 def save_trained_state(model: nn.Module, path: Path) -> None:
-    """Write `trained_state` as safetensors, atomically."""
+    """Write `trained_state` as safetensors, atomically; a tensor that several layers share is written for each."""
+    state, addresses = trained_state(model), set()
+    for name, tensor in state.items():
+        state[name] = tensor.clone() if tensor.data_ptr() in addresses else tensor  # safetensors refuses shared memory
+        addresses.add(tensor.data_ptr())
     with atomic(path) as temporary:  # written by Python, whose errors tell a full disk
-        temporary.write_bytes(save(trained_state(model), metadata={"format": "pt"}))
+        temporary.write_bytes(save(state, metadata={"format": "pt"}))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
