@@ -39,8 +39,10 @@ def test_a_run_gives_its_logits_and_its_predictions(run, expected, images):
         torch.testing.assert_close(model(PIXELS), expected[run], rtol=1e-5, atol=1e-6)
     assert record.metrics["test_accuracy"] == 1.0
     classes = ("red", "green", "blue")
-    predictions = rlrr.load(FOLDER / run, weights=BACKBONE).predict([images / "test" / c / "0.png" for c in classes])
+    classifier = rlrr.load(FOLDER / run, weights=BACKBONE)
+    predictions = classifier.predict([images / "test" / name / "0.png" for name in classes])
     assert tuple(prediction.classes[0] for prediction in predictions) == classes
+    assert rlrr.evaluate(classifier, images).accuracy == 1.0
 
 
 def test_a_run_keeps_the_settings_that_it_was_trained_with():

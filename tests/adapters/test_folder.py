@@ -345,3 +345,14 @@ def test_a_model_trained_whole_keeps_its_buffers():
     assert set(trained_state(model)) == set(model.state_dict())
     model[0].requires_grad_(False)
     assert set(trained_state(model)) == {"1.weight", "1.bias"}
+
+
+def test_a_tensor_that_layers_share_is_saved_and_loaded(make_adapter, tmp_path):
+    config = peft.LilyConfig(r=2, num_B=1, target_modules=r".*\.mlp\.fc[12]", modules_to_save=["head"])
+    folder = make_adapter(tmp_path / "run", method="lily", config=config)
+    model = load_adapter(folder)[0]
+    one, two = (model.get_base_model().blocks[i].mlp.fc1.lily_B["default"].weight for i in (0, 1))
+    assert one.data_ptr() == two.data_ptr()
+    assert all(
+        torch.equal(tensor, trained_state(model)[name]) for name, tensor in read_tensors(folder / TENSORS).items()
+    )

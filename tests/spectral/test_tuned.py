@@ -158,9 +158,21 @@ def test_norms_are_among_the_vectors_and_not_among_the_pairs(runs):
     assert not norms & set(source.names)
 
 
-@pytest.mark.parametrize("method", ["lora", "full", "linear"])
-def test_other_methods_have_no_vectors(method, runs):
-    assert open_tuned(runs[method]).vectors == {}
+def test_the_vectors_of_any_method_are_what_it_learned(runs):
+    source, tensors = open_tuned(runs["lora"]), load_file(runs["lora"] / TENSORS)
+    for module, vectors in source.vectors.items():
+        for name, vector in vectors.items():
+            assert torch.equal(vector, tensors[f"base_model.model.{module}.lora_{name}.weight"])
+    assert len(source.vectors) == 8
+    assert source.neutral == {}
+    assert open_tuned(runs["full"]).vectors == open_tuned(runs["linear"]).vectors == {}
+
+
+def test_the_vectors_of_rlrr_come_with_the_values_that_change_nothing(runs):
+    source = open_tuned(runs["rlrr"])
+    assert source.neutral["blocks.0.attn.qkv"] == {"scale_out": 0, "scale_in": 0, "shift": 0}
+    assert source.neutral["norm"] == {"scale": 1, "shift": 0}
+    assert all(vectors.keys() <= source.neutral[module].keys() for module, vectors in source.vectors.items())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -217,7 +229,8 @@ def test_the_pairs_of_an_adapter_are_its_start_and_its_merged_weights(name, adap
         torch.testing.assert_close(pair.after, matrix(after, pair.name), rtol=1e-5, atol=1e-6)
     assert changed(source) == (set(NAMES) if name == "rlrr" else set(NAMES[1:]))
     assert (source.record, source.accuracy, source.accuracy_of) == (None, None, "")
-    assert bool(source.vectors) == (name == "rlrr")
+    assert source.vectors
+    assert bool(source.neutral) == (name == "rlrr")
 
 
 @pytest.mark.parametrize("name", ["lora", "ia3", "rlrr"])
@@ -365,14 +378,14 @@ def test_a_run_whose_backbone_is_gone_says_so(make_adapter, tiny_backbone, tmp_p
         backbone = Path(shutil.copytree(tiny_backbone, tmp_path / f"backbone of {method}"))
         run = make_adapter(tmp_path / method, method=method, backbone=str(backbone))
         shutil.rmtree(backbone)
-        with pytest.raises(RLRRError, match="which is gone: say with --weights where it is now"):
+        with pytest.raises(RLRRError, match="which is gone"):
             open_tuned(run)
         pairs = open_tuned(run, weights=tiny_backbone).pairs()
         assert all(torch.equal(pair.before, matrix(start, pair.name)) for pair in pairs)
 
 
 def test_an_adapter_without_a_start_asks_for_it(adapters, tiny_backbone):
-    with pytest.raises(RLRRError, match=rf"say with --start .*adapter_config.json names {re.escape(tiny_backbone)}"):
+    with pytest.raises(RLRRError, match=rf"`start` .*adapter_config.json names {re.escape(tiny_backbone)}"):
         open_tuned(adapters["lora"][0])
 
 
@@ -413,7 +426,7 @@ def test_an_adapter_without_its_tensors_is_named(adapters, tiny_backbone, tmp_pa
 
 def test_a_model_without_a_start_asks_for_it(merged):
     for what in (merged, merged / "model.safetensors"):
-        with pytest.raises(RLRRError, match="say with --start which weights it is compared to"):
+        with pytest.raises(RLRRError, match=r"is no run of ours: give .* as `start`"):
             open_tuned(what)
 
 

@@ -120,7 +120,9 @@ def _merge(layer: Any) -> bool:
 def _peft_mixes(model: PeftModel, layers: list[Any]) -> bool:
     """Look whether the tuner hands `adapter_names` to each adapted layer and classifier, and the layers take them."""
     tuner: Any = model.base_model
-    if not hasattr(type(tuner), "_enable_peft_forward_hooks") or not all(map(_takes_names, layers)):
+    if not hasattr(type(tuner), "_enable_peft_forward_hooks"):
+        return False
+    if not all(_takes_names(layer, model.active_adapter) for layer in layers):
         return False
     receivers = [*layers, *(module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper))]
     counts = [len(module._forward_pre_hooks) for module in receivers]
@@ -132,10 +134,15 @@ def _peft_mixes(model: PeftModel, layers: list[Any]) -> bool:
         tuner.training = training
 
 
-def _takes_names(layer: nn.Module) -> bool:
-    """Tell whether a layer's forward reads `adapter_names`; AdaLoRA's inherits the hook from LoRA and reads none."""
-    forward: Any = type(layer).forward
-    return "adapter_names" in forward.__code__.co_varnames
+def _takes_names(layer: Any, adapter: str) -> bool:
+    """Tell whether a layer's forward reads `adapter_names`, and does not refuse them, as LoRA's does with DoRA."""
+    if "adapter_names" not in type(layer).forward.__code__.co_varnames:  # AdaLoRA inherits the rest from LoRA
+        return False
+    try:
+        layer._check_forward_args([None], adapter_names=[adapter])  # a batch of one, of which only the length counts
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _peft_combines(model: PeftModel, layers: list[Any]) -> bool:
