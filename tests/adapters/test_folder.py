@@ -348,7 +348,7 @@ def test_a_model_trained_whole_keeps_its_buffers():
 
 
 def test_a_tensor_that_layers_share_is_saved_and_loaded(make_adapter, tmp_path):
-    config = peft.LilyConfig(r=2, num_B=1, target_modules=r".*\.mlp\.fc[12]", modules_to_save=["head"])
+    config = peft.LilyConfig(r=2, num_B=2, target_modules=r".*\.mlp\.fc[12]", modules_to_save=["head"])
     folder = make_adapter(tmp_path / "run", method="lily", config=config)
     model = load_adapter(folder)[0]
     one, two = (model.get_base_model().blocks[i].mlp.fc1.lily_B["default"].weight for i in (0, 1))

@@ -21,7 +21,7 @@ from rlrr.recipes.recipe import METHODS, Recipe, differences
         *((name, -0.1, "from 0 to below 1") for name in ("warmup", "drop_path", "label_smoothing")),
         *(("learning_rate", value, "above 0") for value in (0.0, -1.0, math.inf, math.nan)),
         *(("val_fraction", value, "between 0 and 1") for value in (0.0, 1.0, math.nan)),
-        *(("random_crop", value, "above 0 and at most 1") for value in (0.0, 1.1)),
+        *(("random_crop", value, "two shares") for value in ([0.0, 1.0], [0.5, 1.1], [0.6, 0.5], [0.5], [])),
         *(("gradient_tokens", value, "above 0 and at most 1") for value in (0.0, 1.1)),
         ("precision", "fp8", "one of auto, fp32, bf16, fp16"),
         ("select", "first", "one of best, last"),
@@ -45,7 +45,9 @@ def test_an_odd_batch_cannot_be_mixed(mix):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"random_crop": 1.0}, {"warmup": 0.0}, {"weight_decay": 0.0}, {"seed": 0}, {"rank": 4}], ids=str
+    "options",
+    [{}, {"random_crop": [1.0, 1.0]}, {"warmup": 0.0}, {"weight_decay": 0.0}, {"seed": 0}, {"rank": 4}],
+    ids=str,
 )
 def test_the_ends_of_the_ranges_are_allowed(options):
     assert Recipe("data", **options)
@@ -82,7 +84,7 @@ def test_what_a_method_does_not_have_is_refused(method, option):
     [
         ({"method": "lora", "sides": "in"}, "--sides does not go with --method lora, as it is an option of rlrr"),
         ({"method": "full", "residual": False}, "--residual does not go with --method full"),
-        ({"random_crop": 0.5, "random_position": True}, "--random_position does not go with --random_crop"),
+        ({"random_crop": [0.5, 1.0], "random_position": True}, "--random_position does not go with --random_crop"),
         ({"train_on": "trainval", "early_stop": 2}, "--early_stop does not go with --train_on trainval"),
         ({"protocol": "paper", "early_stop": 2}, "--early_stop does not go with --protocol paper"),
         ({"protocol": "paper", "test": False}, "--test does not go with --protocol paper"),

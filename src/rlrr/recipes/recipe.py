@@ -92,8 +92,8 @@ class Recipe:
     """Share of the resized image's side that is cropped from its centre; the backbone's own if not given."""
     normalization: Literal["imagenet", "half"] | None = None
     """Mean and deviation of the pixels: ImageNet's, or 0.5; those the backbone was trained with if not given."""
-    random_crop: float | None = None
-    """Least share of the area that a random resized crop keeps, as 0.5; no random crop if not given."""
+    random_crop: list[float] | None = None
+    """Bounds of the share of the area that RandomResizedCrop keeps, as 0.5,1; no random crop if not given."""
     random_position: bool = False
     """Crop training images at a random place instead of the centre; needs a crop_pct below 1."""
     mixup: float = 0.0
@@ -152,8 +152,9 @@ class Recipe:
         _check("learning_rate", self.learning_rate, "above 0", lambda value: 0 < value < math.inf)
         _check("val_fraction", self.val_fraction, "between 0 and 1", lambda value: 0 < value < 1)
         _check("ema", self.ema, "between 0 and 1", lambda value: 0 < value < 1)
-        for name in ("random_crop", "crop_pct", "gradient_tokens"):
+        for name in ("crop_pct", "gradient_tokens"):
             _check(name, getattr(self, name), "above 0 and at most 1", lambda value: 0 < value <= 1)
+        _check("random_crop", self.random_crop, "two shares of the area, as 0.5,1, the lower first", _is_range)
         self._refuse_combinations()
 
     def _check_types(self) -> None:
@@ -230,6 +231,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, bool):
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _is_range(bounds: list[float]) -> bool:
+    return len(bounds) == 2 and 0 < bounds[0] <= bounds[1] <= 1
 
 
 def _check(name: str, value: Any, expected: str, holds: Any) -> None:
