@@ -220,15 +220,3 @@ def test_a_folder_that_holds_something_else_is_left_alone(refused, images, tiny_
         said = refused("train", images, "--model", tiny_backbone, "--output", tmp_path / "run", *more, code=2)
         assert said == f"{tmp_path / 'run'} exists and holds something else: give another --output."
     assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
-
-
-def test_a_run_that_leaves_pre_training_behind_is_warned_of_or_ended(rlrr, images, tiny_backbone, tmp_path, caplog):
-    common = ("train", images, "--model", tiny_backbone, "--method", "full", "--batch-size", 8, "--precision", "fp32")
-    warned = rlrr(*common, "--output", tmp_path / "warned", "--epochs", 2, "--warn-deviation", 1e-9)
-    assert warned.code == 0, warned.err
-    assert len([message for message in caplog.messages if "% from pre-training" in message]) == 1
-    ended = rlrr(*common, "--output", tmp_path / "ended", "--epochs", 9, "--stop-deviation", 1e-9, "--json")
-    assert "after epoch 1, and ends here (--stop_deviation is 1e-09)." in caplog.text
-    record = json.loads(ended.out)
-    assert record["metrics"]["epoch"] == 1
-    assert "training ended after epoch 1" in record["protocol"]

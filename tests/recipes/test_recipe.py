@@ -20,7 +20,6 @@ from rlrr.recipes.recipe import METHODS, Recipe, differences
         *((name, 1.0, "from 0 to below 1") for name in ("warmup", "drop_path", "label_smoothing")),
         *((name, -0.1, "from 0 to below 1") for name in ("warmup", "drop_path", "label_smoothing")),
         *(("learning_rate", value, "above 0") for value in (0.0, -1.0, math.inf, math.nan)),
-        *((name, value, "above 0") for name in ("warn_deviation", "stop_deviation") for value in (0.0, -1.0, math.inf)),
         *(("val_fraction", value, "between 0 and 1") for value in (0.0, 1.0, math.nan)),
         *(("random_crop", value, "two shares") for value in ([0.0, 1.0], [0.5, 1.1], [0.6, 0.5], [0.5], [])),
         *(("gradient_tokens", value, "above 0 and at most 1") for value in (0.0, 1.1)),
@@ -88,7 +87,6 @@ def test_what_a_method_does_not_have_is_refused(method, option):
         ({"random_crop": [0.5, 1.0], "random_position": True}, "--random_position does not go with --random_crop"),
         ({"train_on": "trainval", "early_stop": 2}, "--early_stop does not go with --train_on trainval"),
         ({"protocol": "paper", "early_stop": 2}, "--early_stop does not go with --protocol paper"),
-        ({"protocol": "paper", "stop_deviation": 0.4}, "--stop_deviation does not go with --protocol paper"),
         ({"protocol": "paper", "test": False}, "--test does not go with --protocol paper"),
         ({"protocol": "paper", "select": "last"}, "--select does not go with --protocol paper"),
         ({"epochs": "3"}, "--epochs must be a whole number, not '3'"),
@@ -112,16 +110,9 @@ def test_a_digest_is_of_what_the_result_depends_on():
     one = Recipe("data", epochs=3)
     same = Recipe("elsewhere", epochs=3, threads=2, workers=1, weights="w.npz", compile=True)
     assert one.digest() == same.digest()
-    assert one.digest() == Recipe("data", epochs=3, log_deviation=True, warn_deviation=0.4).digest()
-    assert one.digest() != Recipe("data", epochs=3, stop_deviation=0.4).digest()
+    assert one.digest() == Recipe("data", epochs=3, log_deviation=True).digest()
     others = [{}, {"epochs": 3, "seed": 1}, {"epochs": 3, "parts": ["attn"]}, {"epochs": 3, "frozen": "bf16"}]
     assert len({recipe.digest() for recipe in (one, *(Recipe("data", **options) for options in others))}) == 5
-
-
-@pytest.mark.parametrize("option", [{"log_deviation": True}, {"warn_deviation": 0.1}, {"stop_deviation": 0.1}])
-def test_each_option_of_the_deviation_measures_it(option):
-    assert Recipe("data", **option).measures_deviation
-    assert not Recipe("data").measures_deviation
 
 
 def test_a_last_slash_makes_no_difference():

@@ -38,9 +38,8 @@ class Plan:
         Raises:
             RLRRError: naming the option.
         """
-        for option in ("early_stop", "stop_deviation"):
-            if getattr(self.recipe, option):
-                raise UsageError(f"The recipe has {option}: leave it out, since all epochs are run here.")
+        if self.recipe.early_stop:
+            raise UsageError("The recipe has early_stop: leave it out, since all epochs are run here.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise UsageError(f"--seeds must be different and 0 or more, not {listed(self.seeds)}.")
         if not self.rates or len(set(self.rates)) < len(self.rates) or min(self.rates) <= 0:

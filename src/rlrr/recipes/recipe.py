@@ -23,7 +23,7 @@ OF_RLRR = (
     "gradient_tokens",
 )
 ELSEWHERE = ("data", "weights", "workers", "threads", "compile")  # they differ from machine to machine
-REPORTED = ("log_deviation", "warn_deviation")  # they say more and change nothing
+REPORTED = ("log_deviation",)  # they say more and change nothing
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,6 @@ class Recipe:
     """Stop after this many epochs without a better validation accuracy."""
     log_deviation: bool = False
     """Log after each epoch how far the weights have moved from pre-training, in all and by block."""
-    warn_deviation: float | None = None
-    """Warn, once, when the weights have moved this far from pre-training, as 0.4 for 40 % of their norm."""
-    stop_deviation: float | None = None
-    """Stop after the epoch in which the weights have moved this far from pre-training, as 0.4."""
     bad_images: Literal["error", "skip"] = "error"
     """What to do with images that cannot be read: stop before training, or leave them out and count them."""
     workers: int = 0
@@ -153,8 +149,7 @@ class Recipe:
             _check(name, getattr(self, name), "0 or more", lambda value: value >= 0)
         for name in ("warmup", "drop_path", "label_smoothing"):
             _check(name, getattr(self, name), "from 0 to below 1", lambda value: 0 <= value < 1)
-        for name in ("learning_rate", "warn_deviation", "stop_deviation"):
-            _check(name, getattr(self, name), "above 0", lambda value: 0 < value < math.inf)
+        _check("learning_rate", self.learning_rate, "above 0", lambda value: 0 < value < math.inf)
         _check("val_fraction", self.val_fraction, "between 0 and 1", lambda value: 0 < value < 1)
         _check("ema", self.ema, "between 0 and 1", lambda value: 0 < value < 1)
         for name in ("crop_pct", "gradient_tokens"):
@@ -187,7 +182,7 @@ class Recipe:
         if self.train_on == "trainval" and self.early_stop:
             _exclude("early_stop", "--train_on trainval, which has no validation images")
         if self.protocol == "paper":
-            for name, usual in (("early_stop", None), ("stop_deviation", None), ("test", True), ("select", "best")):
+            for name, usual in (("early_stop", None), ("test", True), ("select", "best")):
                 if getattr(self, name) != usual:
                     _exclude(name, "--protocol paper, which tests after each epoch and keeps the best")
         if (self.mixup or self.cutmix) and self.batch_size % 2:
@@ -197,11 +192,6 @@ class Recipe:
     def validates(self) -> bool:
         """Whether validation images are kept apart and chosen on; else all are trained on."""
         return self.train_on == "train" and self.protocol == "honest"
-
-    @property
-    def measures_deviation(self) -> bool:
-        """Whether the deviation from pre-training is measured after each epoch."""
-        return self.log_deviation or self.warn_deviation is not None or self.stop_deviation is not None
 
     def rlrr_settings(self) -> dict[str, Any]:
         """The options of rlrr alone that are not at their defaults, by their names in `RLRRConfig`."""
