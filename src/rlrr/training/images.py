@@ -89,12 +89,12 @@ def _prepared(
         steps.append(RandomCrop(*config["input_size"][-2:]))
     if augment and recipe.flip:
         steps.append(flip)
-    random = augment and recipe.random_crop is not None
+    scale = recipe.random_crop if augment else None
     # decoded once and kept, unless each epoch resizes anew
-    split, cache, skipped = prepare_split(split, None if random else prepare, bad_images=recipe.bad_images, what=what)
+    split, cache, skipped = prepare_split(split, None if scale else prepare, bad_images=recipe.bad_images, what=what)
     images = PreparedImages(
         split,
-        random_resize(config, (recipe.random_crop or 1.0, 1.0)) if random else prepare,
+        random_resize(config, (scale[0], scale[1])) if scale else prepare,
         cache=cache,
         augment=steps,
         mean=config["mean"],

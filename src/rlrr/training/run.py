@@ -17,7 +17,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import TrainerState, set_seed
 
-from rlrr.adapters.folder import load_trained_state, save_adapter, trained_state
+from rlrr.adapters.folder import save_adapter
 from rlrr.adapters.record import RECORD, Record, backbone_record, library_versions, read_record
 from rlrr.backbones import Backbone, load_backbone
 from rlrr.backbones.families import classifier_names
@@ -33,8 +33,6 @@ from rlrr.recipes.files import write_recipe
 from rlrr.recipes.recipe import Recipe
 from rlrr.training.attention import fastest_attention
 from rlrr.training.compiling import compile_model
-from rlrr.training.deviation import deviations, ended_by_deviation
-from rlrr.training.frozen import hold_frozen_in_bf16
 from rlrr.training.images import TrainingImages, preprocessing, training_images
 from rlrr.training.memory import forget_peak, peak_memory
 from rlrr.training.output import (
@@ -106,7 +104,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         record = _record(recipe, data, backbone, images, model, trainer.state, bool(test))
         record.metrics.update(train_seconds=round(trainer.seconds, 1), peak_memory_mb=peak_memory(), device=_device())
         if test:
-            record = _tested(_as_loaded(recipe, model, len(data.classes)), record, test, recipe)
+            record = _tested(model, record, test, recipe)
         written = save_adapter(folder, model, record)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the adapter is safe now
     return written
@@ -147,21 +145,10 @@ def build(recipe: Recipe, num_classes: int) -> tuple[Backbone, nn.Module]:
     for name in classifier_names(backbone.model):
         for parameter in backbone.model.get_submodule(name).parameters():
             nn.init.zeros_(parameter)
-    model = apply_method(backbone.model, recipe.method, recipe.rank, recipe.target_modules, **recipe.rlrr_settings())
+    model = apply_method(backbone.model, recipe.method, recipe.settings)
     if isinstance(model, PeftModel):
         check_adapted(model, torch.zeros(1, *backbone.data_config["input_size"]))
-    if recipe.frozen == "bf16":
-        hold_frozen_in_bf16(model, resolve_precision(recipe.precision))
     return backbone, model
-
-
-def _as_loaded(recipe: Recipe, model: nn.Module, num_classes: int) -> nn.Module:
-    """The trained model as `load` will give it, with the backbone's weights as they were before they were rounded."""
-    if recipe.frozen == "fp32":
-        return model
-    exact = build(replace(recipe, frozen="fp32"), num_classes)[1]
-    load_trained_state(exact, trained_state(model), "the model")
-    return exact.to(next(model.parameters()).device)
 
 
 @contextmanager
@@ -212,7 +199,7 @@ def _record(
             "test_sha256": data_digest(data.test) if recipe.protocol == "paper" and data.test else None,
             "skipped": list(images.skipped),
         },
-        protocol=_protocol(recipe, state, tests),
+        protocol=_protocol(recipe, tests),
         metrics=_kept(recipe, state),
         parameters=parameter_counts(model),
         versions=library_versions(),
@@ -237,7 +224,7 @@ def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe) -> Re
     )
 
 
-def _protocol(recipe: Recipe, state: TrainerState, tests: bool) -> str:
+def _protocol(recipe: Recipe, tests: bool) -> str:
     """How the reported number came about, in words."""
     if recipe.protocol == "paper":
         return BEST_TEST_EPOCH
@@ -245,9 +232,6 @@ def _protocol(recipe: Recipe, state: TrainerState, tests: bool) -> str:
         kept = "last epoch, trained on the validation images too"
     else:
         kept = "best epoch on validation" if keeps_best(recipe) else "last epoch"
-    if ended_by_deviation(state, recipe.stop_deviation):
-        moved = deviations(state)[-1]
-        kept += f"; training ended after epoch {round(state.epoch)}, {moved:.1%} from pre-training"
     return f"{kept}; test read once, after it" if tests else f"{kept}; no test"
 
 

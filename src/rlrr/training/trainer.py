@@ -39,7 +39,6 @@ from rlrr.adapters.record import TENSORS
 from rlrr.data.pipeline import BatchTransform
 from rlrr.errors import RLRRError, UsageError
 from rlrr.inference.predict import evaluation_batch
-from rlrr.methods.apply import methods
 from rlrr.recipes.recipe import Recipe
 from rlrr.training.average import MovingAverage
 from rlrr.training.deviation import WHOLE, Deviation
@@ -296,18 +295,17 @@ def make_trainer(
     device = torch.device("cuda" if on_gpu else "cpu")
     at_a_time = evaluation_batch(device, watched.pixels[0]["pixel_values"].shape) if watched else 1
     precision = resolve_precision(recipe.precision)
-    rate = recipe.learning_rate or methods()[recipe.method].learning_rate
     mixes = bool(recipe.mixup or recipe.cutmix)
     batches = max(1, len(train) // recipe.batch_size if mixes else math.ceil(len(train) / recipe.batch_size))
     accumulate = min(recipe.accumulate, batches)
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=rate, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=recipe.peak_rate, fused=True)
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=recipe.epochs + recipe.cooldown,
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=max(2 * recipe.batch_size, at_a_time),
         gradient_accumulation_steps=accumulate,
-        learning_rate=rate,
+        learning_rate=recipe.peak_rate,
         lr_scheduler_type="cosine",
         warmup_steps=recipe.warmup,  # a float below 1 is a share of all steps
         max_grad_norm=0,  # no clipping, as in the paper
@@ -362,9 +360,8 @@ def make_trainer(
         else None,
     )
     trainer.remove_callback(PrinterCallback)
-    if recipe.measures_deviation:
-        limits = {"warn": recipe.warn_deviation, "stop": recipe.stop_deviation}
-        trainer.add_callback(Deviation(model, trainer.log, trainer.kept, **limits))
+    if recipe.log_deviation:
+        trainer.add_callback(Deviation(model, trainer.log, trainer.kept))
     return trainer
 
 
