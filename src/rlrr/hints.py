@@ -21,18 +21,20 @@ _WORDS = {
 def fits(value: Any, hint: Any) -> bool:
     """Tell whether a value, as YAML gives it, is of a type; a whole number is a number too, and true is not 1."""
     kind, of = get_origin(hint) or hint, get_args(hint)
+    if hint is Any:
+        return True
     if kind in (Union, types.UnionType):
         return any(fits(value, member) for member in of)
     if kind is Literal:
         return any(value == choice and type(value) is type(choice) for choice in of)
     if hint is None or value is None:
-        return value is None and hint in (None, types.NoneType, Any)
+        return value is None and hint in (None, types.NoneType)
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind in (bool, Any)
-    if not isinstance(kind, type) or kind is object:
-        return True  # Any, and hints that say more than a class
+        return isinstance(value, bool) and kind is bool
+    if not isinstance(kind, type):
+        return True  # a hint that says more than a class
     if issubclass(kind, Mapping):
         return isinstance(value, Mapping) and all(fits(k, of[0]) and fits(v, of[1]) for k, v in value.items() if of)
     if issubclass(kind, Collection) and not issubclass(kind, str):

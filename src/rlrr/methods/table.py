@@ -43,7 +43,7 @@ METHODS = {
         Method(
             name="rlrr",
             title="RLRR",
-            summary="Low-rank rescaling of every linear, beside the frozen one; scale and shift after norms and patch embedding.",
+            summary="Low-rank rescaling of every linear; scale and shift after norms and the patch embedding.",
             paper="Dong et al., Low-Rank Rescaled Vision Transformer Fine-Tuning, CVPR 2024, arXiv 2403.19067",
             learning_rate=5e-3,
             config="rlrr.tuners.rlrr:RLRRConfig",
