@@ -201,7 +201,7 @@ def test_a_file_is_found_before_a_packaged_recipe_and_a_missing_one_is_named(tmp
     assert find_options("demo")["data"] == "sample:mnist"
     Path("demo").write_text("epochs: 3")
     assert find_options("demo") == {"epochs": 3}
-    with pytest.raises(UsageError, match="no file vtab1k/cifra.*Did you mean vtab1k/cifar"):
+    with pytest.raises(UsageError, match=r"no file vtab1k/cifra.*Did you mean vtab1k/cifar"):
         find_options("vtab1k/cifra")
 
 
