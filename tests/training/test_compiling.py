@@ -41,7 +41,7 @@ def graphs(request, monkeypatch):
     ("options", "graphs"),
     [
         ({"batch_size": 9}, "aot_eager"),  # 9, 9 and 6 of 24 images; differentiated ahead
-        ({"method": "lora", "frozen": "bf16", "precision": "bf16"}, "eager"),
+        ({"method": "lora", "precision": "bf16"}, "eager"),
         ({"precision": "bf16"}, "eager"),
         ({"ema": 0.9, "label_smoothing": 0.1, "accumulate": 2}, "eager"),
     ],
