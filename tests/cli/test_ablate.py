@@ -58,7 +58,7 @@ def test_a_recipe_file_or_a_packaged_recipe_is_what_is_varied(ablate, images, tm
         ((), "arguments are required: DATA"),
         (("sample:lfw", "--tables", "table7"), "There is no table 'table7'"),
         (("sample:lwf", "--tables", "table6"), "There is no sample 'lwf'"),
-        (("sample:lfw", "--tables", "table6", "--config", "vtab1k/cifer"), "no packaged recipe 'vtab1k/cifer'"),
+        (("sample:lfw", "--tables", "table6", "--config", "vtab1k/cifer"), "Did you mean vtab1k/cifar"),
         (("sample:lfw", "--tables", "table6", "--epoch", 3), "There is no option --epoch. Did you mean --epochs"),
     ],
 )
