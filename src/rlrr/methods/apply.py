@@ -105,10 +105,15 @@ def _train_selection(model: nn.Module, method: Method) -> nn.Module:
     return model
 
 
-def _linears(model: nn.Module, parts: tuple[str, ...]) -> list[str] | str:
-    """List the linears (in a ResNet: the convolutions) of these parts, of all parts if none is named."""
+def _linears(model: nn.Module, parts: tuple[str, ...]) -> set[str] | str:
+    """Name the linears (in a ResNet: the convolutions) of these parts, of all parts if none is named.
+
+    They are a set, as PEFT keeps a list of targets, or "all-linear" for a model of no known family.
+    """
     names, family = block_linears(model), family_of(model)
-    if not parts or family is None or isinstance(names, str):
+    if isinstance(names, str):
         return names
+    if not parts or family is None:
+        return set(names)
     regex = re.compile(family.target_modules(model, parts=[part for part in parts if part in family.parts]))
-    return [name for name in names if regex.fullmatch(name)]
+    return {name for name in names if regex.fullmatch(name)}
