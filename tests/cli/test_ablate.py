@@ -55,7 +55,7 @@ def test_a_recipe_file_or_a_packaged_recipe_is_what_is_varied(ablate, images, tm
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ((), "arguments are required: DATA"),
+        ((), "Missing: DATA"),
         (("sample:lfw", "--tables", "table7"), "There is no table 'table7'"),
         (("sample:lwf", "--tables", "table6"), "There is no sample 'lwf'"),
         (("sample:lfw", "--tables", "table6", "--config", "vtab1k/cifer"), "Did you mean vtab1k/cifar"),

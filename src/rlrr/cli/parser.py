@@ -114,6 +114,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise one sentence in place of the usage and the message."""
+        message = message.replace("the following arguments are required:", "missing:")
         end = "" if message.endswith("?") else "."
         raise UsageError(f"{message[0].upper()}{message[1:]}{end} See `{self.prog} --help`.")
 
