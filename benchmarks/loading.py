@@ -59,7 +59,7 @@ from rlrr.data import PreparedImages, Split, prepare_split
 from rlrr.data.cache import FOLDER, LIMIT, CachedImages, open_images, place
 from rlrr.data.pipeline import flip, preparation
 from rlrr.methods.apply import apply_method
-from rlrr.training.trainer import resolve_precision
+from rlrr.training.precision import resolve_precision
 
 CLASSES = 100
 WAYS = ("decoded each time", "in memory", "mapped", *(("mapped, from disk",) if hasattr(os, "posix_fadvise") else ()))

@@ -64,7 +64,7 @@ from tqdm import tqdm
 from rlrr.backbones.families import block_linears, classifier_names
 from rlrr.errors import UsageError, did_you_mean
 from rlrr.methods.apply import apply_method
-from rlrr.training.attention import fastest_attention
+from rlrr.training.precision import fastest_attention
 
 CLASSES = 100
 SETTING = ("model", "batch_size", "precision")
@@ -282,9 +282,8 @@ def main(
     options = {"image_size": image_size, "device": choose_device(device), "threads": threads}
     runs: list[dict[str, Any]] = []
     for setting in product(models, batch_sizes, precisions):
-        here = list(cases)
-        timed = in_new_process(partial(measure_times, turns=turns, warmup=warmup, **options), *setting, here)
-        for case in here:
+        timed = in_new_process(partial(measure_times, turns=turns, warmup=warmup, **options), *setting, cases)
+        for case in cases:
             memory = in_new_process(partial(measure_memory, **options), *setting, case)
             runs.append({**dict(zip(SETTING, setting, strict=True)), "case": case, "seconds": timed[case], **memory})
         table = summary(runs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from signal import SIGINT
 
 
 class RLRRError(ValueError):
@@ -23,7 +24,21 @@ class UsageError(RLRRError):
 
 
 class Stopped(RLRRError):
-    """A run that a user or a scheduler stopped, and that can be resumed."""
+    """A run that a user or a scheduler stopped, and that can be resumed.
+
+    Attributes:
+        signal: Number of the signal that stopped the run, SIGINT unless a handler raised `KeyboardInterrupt(number)`.
+    """
+
+    def __init__(self, message: str, signal: int = SIGINT) -> None:
+        super().__init__(message)
+        self.signal = int(signal)
+
+    @classmethod
+    def by(cls, interrupt: KeyboardInterrupt, message: str) -> Stopped:
+        """Put an interrupt into words, with its signal if the handler named one."""
+        number = interrupt.args[0] if interrupt.args else SIGINT
+        return cls(message, number)
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

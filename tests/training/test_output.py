@@ -24,14 +24,14 @@ from rlrr.training.output import (
     remove_run,
 )
 
-FILES = (TENSORS, "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
+FILES = (TENSORS, "optimizer.pt", "scheduler.pt", "objective.pt", "rng_state.pth", "trainer_state.json")
 
 
 def checkpoint(folder, step):
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
     save_file({"weight": torch.ones(5)}, path / TENSORS)
-    for name in FILES[1:4]:
+    for name in FILES[1:5]:
         torch.save({"state": torch.ones(5)}, path / name)
     (path / "trainer_state.json").write_text(json.dumps({"epoch": step / 10}))
     return path
@@ -71,7 +71,7 @@ def test_a_file_is_refused(tmp_path, recipe):
 
 def test_a_folder_that_cannot_be_is_refused(tmp_path, recipe):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RLRRError, match=r"file is a file: give another --output\.$"):
+    with pytest.raises(RLRRError, match=r"file is a file: give another `output`\.$"):
         check_output(tmp_path / "file" / "run", recipe, resume=False, overwrite=False)
 
 
@@ -83,7 +83,7 @@ def test_a_folder_without_permission_is_not_called_a_full_disk(recipe, monkeypat
 
 
 def test_a_run_is_refused_unless_it_is_resumed_or_overwritten(a_run, recipe):
-    with pytest.raises(RLRRError, match=r"--resume.*--overwrite"):
+    with pytest.raises(RLRRError, match=r"resume.*overwrite"):
         check_output(a_run, recipe, resume=False, overwrite=False)
     check_output(a_run, recipe, resume=True, overwrite=False)
     check_output(a_run, recipe, resume=False, overwrite=True)

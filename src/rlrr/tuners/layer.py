@@ -42,7 +42,7 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
     neutral: ClassVar[Mapping[str, float]] = {}
     """Value of each learned tensor, by its name without prefix, that leaves the module as it was."""
     decays: ClassVar[tuple[str, ...]] = ()
-    """Containers of one-dimensional tensors that take weight decay all the same."""
+    """Patterns (fnmatch) of full names of one-dimensional tensors that take weight decay all the same."""
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class RLRRLayer(ReweightedLayer):
 
     prefix = "rlrr_"
     combinable = True
+    decays = ("*patch_embed*.rlrr_*",)  # in the paper's code, unlike all other shifts, norms and biases
 
     def add_combination(
         self, adapter_name: str, adapters: Sequence[str], weights: Sequence[float], exact: bool
