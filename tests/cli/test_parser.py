@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from rlrr.cli.parser import Parser, in_options
+from rlrr.cli.parser import Parser
 from rlrr.errors import RLRRError, UsageError
 
 
@@ -120,16 +120,17 @@ def test_null_leaves_an_option_out_where_it_may_be(parser):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (UsageError("image_size must be 1 or more.", option="image_size"), "--image-size must be 1 or more."),
+        (UsageError("image_size must be 1.", option="image_size"), "--image-size must be 1."),
         (
             UsageError("r.yaml, line 2: image_size must be 1.", option="image_size"),
             "r.yaml, line 2: image_size must be 1.",
         ),
+        (UsageError("Give `image_size` or `rlrr train` or `speed`."), "Give --image-size or `rlrr train` or `speed`."),
         (RLRRError("image_size is odd."), "image_size is odd."),
     ],
 )
-def test_an_error_of_the_recipe_names_the_option_as_it_is_written_here(error, sentence):
-    assert in_options(error) == sentence
+def test_an_error_of_the_library_names_options_where_they_are_options_here(parser, error, sentence):
+    assert parser.in_options(error) == sentence
 
 
 @pytest.mark.parametrize("arguments", [["--parts", "[attn,mlp]"], ["--parts", "attn,mlp"], ["--parts=attn,mlp", "x"]])

@@ -65,7 +65,7 @@ def test_the_report_shows_the_table_and_all_pictures_and_needs_no_network(demo):
 def test_an_earlier_demo_is_refused_resumed_or_overwritten(demo, recipe):
     folder, _, _ = demo
     before = (folder / "results.json").read_bytes()
-    with pytest.raises(RLRRError, match=r"--resume.*--overwrite"):
+    with pytest.raises(RLRRError, match=r"resume.*overwrite"):
         run_demo(recipe, folder)
     (folder / "results.json").unlink()
     run_demo(recipe, folder, resume=True)

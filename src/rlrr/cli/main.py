@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-from rlrr.cli.parser import Parser, in_options
+from rlrr.cli.parser import Parser
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 
 COMMANDS = {
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         _quieten()
         command.run(options)
     except RLRRError as error:
-        return _fail(in_options(error), 2 if isinstance(error, UsageError) else 1)
+        return _fail(parser.in_options(error), 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         return _fail("Stopped.", 1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough

@@ -112,19 +112,22 @@ class Parser(ArgumentParser):
             result.append(name + equals + value)
         return result
 
+    def in_options(self, error: RLRRError) -> str:
+        """Give the sentence of an error with options in the place of Python arguments.
+
+        The library writes an argument as `name`, or begins with the name of a recipe's option (`RLRRError.option`).
+        """
+        text = str(error)
+        if error.option and text.startswith(f"{error.option} "):
+            text = f"`{error.option}`{text.removeprefix(error.option)}"
+        options = {_destination(name): name for name in self.hints if name.startswith("--")}
+        return re.sub(r"`(\w+)`", lambda match: options.get(match[1], match[0]), text)
+
     def error(self, message: str) -> NoReturn:
         """Raise one sentence in place of the usage and the message."""
         message = message.replace("the following arguments are required:", "missing:")
         end = "" if message.endswith("?") else "."
         raise UsageError(f"{message[0].upper()}{message[1:]}{end} See `{self.prog} --help`.")
-
-
-def in_options(error: RLRRError) -> str:
-    """Give the sentence of an error, with the name of the recipe's option it begins with as on the command line."""
-    text = str(error)
-    if error.option and text.startswith(f"{error.option} "):
-        return f"--{error.option.replace('_', '-')}{text.removeprefix(error.option)}"
-    return text
 
 
 def _described(hint: Any, options: dict[str, Any]) -> dict[str, Any]:
