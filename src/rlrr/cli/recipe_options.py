@@ -20,11 +20,11 @@ def add_recipe_options(parser: Parser, names: Collection[str] | None = None) -> 
     """Take the options of a recipe, grouped, each with its docstring as help.
 
     Args:
-        names: The options to take, shown without defaults and in one list; None for all but `data`, in groups.
+        names: The options to take, shown without defaults and in one group; None for all but `data`, in their groups.
     """
     hints = get_type_hints(Recipe)
     texts = {option.arg_name: option.description or "" for option in parse_from_object(Recipe).params}
-    group = None
+    group = parser.add_argument_group("in the place of the recipe's own") if names is not None else None
     for option in fields(Recipe):
         if names is None and option.name in GROUPS:
             group = parser.add_argument_group(GROUPS[option.name])
