@@ -96,7 +96,7 @@ def preparing(split: Split, config: dict[str, Any], repeats: int, cache: Path) -
 
 def trained_per_second(model: str, config: dict[str, Any], batch_size: int, repeats: int, device: str) -> list[float]:
     """Images that training alone takes in a second, of each step."""
-    adapted = apply_method(timm.create_model(model, num_classes=CLASSES), "rlrr", None, None).train().to(device)
+    adapted = apply_method(timm.create_model(model, num_classes=CLASSES), "rlrr").train().to(device)
     images = torch.randn(batch_size, *config["input_size"], device=device)
     labels = torch.randint(CLASSES, (batch_size,), device=device)
     optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=1e-4)

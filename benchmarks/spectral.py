@@ -50,12 +50,12 @@ from rlrr.training import run
 SAMPLES = ("mnist", "digits", "lfw")
 CASES: dict[str, dict[str, Any]] = {  # options of a recipe
     "linear": {"method": "linear"},
-    "shift": {"method": "rlrr", "init_weights": "identity"},
-    "ssf": {"method": "rlrr", "sides": "out", "residual": False, "init_weights": "identity"},
+    "shift": {"settings": {"init_weights": "identity"}},
+    "ssf": {"settings": {"sides": "out", "residual": False, "init_weights": "identity"}},
     "lora": {"method": "lora"},
     "rlrr": {"method": "rlrr"},
-    "identity": {"method": "rlrr", "init_weights": "identity"},
-    "no_residual": {"method": "rlrr", "residual": False},
+    "identity": {"settings": {"init_weights": "identity"}},
+    "no_residual": {"settings": {"residual": False}},
     "full": {"method": "full", "epochs": 24},
 }
 TITLES = {

@@ -1,4 +1,4 @@
-"""The one exception a user can cause, and the search for what was meant instead."""
+"""The exceptions a user can cause, and the search for the name that was meant."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from signal import SIGINT
 
 
 class RLRRError(ValueError):
-    """Bad input: one sentence on what was wrong, where, and what to do, which the command line prints alone."""
+    """Bad input: one sentence on what was wrong, where, and what to do, which the command line prints alone.
+
+    Attributes:
+        option: Name of the recipe's option with which the sentence begins, if it is about one.
+    """
+
+    def __init__(self, message: str = "", *, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class UsageError(RLRRError):

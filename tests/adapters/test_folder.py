@@ -5,6 +5,7 @@ import json
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -36,9 +37,9 @@ from rlrr.tuners import RLRRConfig
 IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def adapted(backbone: str, method: str, seed: int = 1, rank: int | None = None) -> nn.Module:
+def adapted(backbone: str, method: str, seed: int = 1, **settings: Any) -> nn.Module:
     """A model of which everything that is trained has random values."""
-    model = apply_method(load_backbone(backbone, num_classes=3).model, method, rank)
+    model = apply_method(load_backbone(backbone, num_classes=3).model, method, settings)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -95,7 +95,7 @@ def test_it_is_the_dense_one_for_every_method_in_all_and_by_block(backbone, meth
     torch.manual_seed(0)
     plain = backbone()
     before = weights(plain)
-    model = apply_method(plain, method, **options)
+    model = apply_method(plain, method, options)
     deviation = deviation_of(model)
     moved(model)
     measured, after = deviation.measure(), weights(model)
@@ -115,7 +115,7 @@ def test_it_is_the_dense_one_for_every_method_in_all_and_by_block(backbone, meth
     ("method", "options"), [("rlrr", {"init_weights": "identity"}), ("lora", {}), ("full", {}), ("linear", {})], ids=str
 )
 def test_what_starts_at_the_pre_trained_function_starts_at_zero(method, options):
-    deviation = deviation_of(apply_method(vit(), method, **options))
+    deviation = deviation_of(apply_method(vit(), method, options))
     assert set(deviation.measure().values()) == {0.0}
 
 

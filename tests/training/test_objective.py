@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from rlrr.adapters.record import TENSORS
 from rlrr.errors import RLRRError, UsageError
+from rlrr.methods.table import METHODS
 from rlrr.recipes.recipe import Recipe
 from rlrr.training import trainer
 from rlrr.training.objective import (
@@ -21,6 +23,7 @@ from rlrr.training.objective import (
     Objective,
     Outcome,
     load_state,
+    make_objective,
     named_objective,
     save_state,
 )
@@ -208,6 +211,13 @@ def test_cross_entropy_smooths_labels_or_mixes(model, batch):
     assert torch.equal(smooth.loss, F.cross_entropy(model(batch.images), batch.targets, label_smoothing=0.3))
     mixed = CrossEntropy(0.3, lambda images, targets: (images * 2, F.one_hot(targets, 3) / 1.0))(model, batch, 0.0)
     assert torch.equal(mixed.loss, F.cross_entropy(model(batch.images * 2), F.one_hot(batch.targets, 3) / 1.0))
+
+
+def test_a_method_may_have_an_objective_with_options_in_the_recipe(monkeypatch):
+    assert isinstance(make_objective(Recipe("data"), classes=3, samples=7), CrossEntropy)
+    monkeypatch.setitem(METHODS, "noisy", replace(METHODS["rlrr"], objective=f"{__name__}:Noisy"))
+    made = make_objective(Recipe("data", method="noisy", objective={"strength": 3.0}), classes=3, samples=7)
+    assert (type(made).__name__, made.strength, len(made.stored)) == ("Noisy", 3.0, 7)
 
 
 def test_an_objective_is_made_by_its_import_path():

@@ -29,7 +29,7 @@ COMMANDS = {
     "reproduce": "Run VTAB-1k or FGVC by the paper's recipes; one table beside the paper's numbers.",
     "ablate": "Run the paper's ablations on any data; one table beside the paper's numbers.",
     "backbones": "List backbones and what weights their names mean.",
-    "methods": "List the ways to fine-tune.",
+    "methods": "List the ways to fine-tune, or explain one with its settings.",
 }
 _MODULES = {"import": "import_checkpoint"}  # a command whose name no module can have
 _HELP = """usage: rlrr COMMAND ...
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         _quieten()
         command.run(options)
     except RLRRError as error:
-        return _fail(str(error), 2 if isinstance(error, UsageError) else 1)
+        return _fail(parser.in_options(error), 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         return _fail("Stopped.", 1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough

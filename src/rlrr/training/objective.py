@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from rlrr.errors import RLRRError, UsageError
 from rlrr.files import atomic
+from rlrr.methods.table import METHODS
 from rlrr.recipes.recipe import Recipe
 
 STATE = "objective.pt"  # in a checkpoint
@@ -114,10 +115,10 @@ def classifying_logits(logits: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def make_objective(recipe: Recipe, classes: int, samples: int) -> Objective:
-    """Make the objective of a recipe.
+    """Make the objective of a recipe: the method's own if it names one, else cross-entropy.
 
     Args:
-        recipe: The recipe, for its label smoothing and mixing.
+        recipe: The recipe, for its method, the objective's options, label smoothing and mixing.
         classes: Number of classes.
         samples: Number of training images.
     """
@@ -129,7 +130,9 @@ def make_objective(recipe: Recipe, classes: int, samples: int) -> Objective:
             label_smoothing=recipe.label_smoothing,
             num_classes=classes,
         )
-    return CrossEntropy(recipe.label_smoothing, mixup)
+    cross_entropy = CrossEntropy(recipe.label_smoothing, mixup)
+    path = METHODS[recipe.method].objective
+    return named_objective(path, recipe.objective, cross_entropy, classes, samples) if path else cross_entropy
 
 
 def named_objective(

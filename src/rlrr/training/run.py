@@ -161,7 +161,7 @@ def build(recipe: Recipe, num_classes: int) -> tuple[Backbone, nn.Module]:
     for name in classifier_names(backbone.model):
         for parameter in backbone.model.get_submodule(name).parameters():
             nn.init.zeros_(parameter)
-    model = apply_method(backbone.model, recipe.method, recipe.rank, recipe.target_modules, **recipe.rlrr_settings())
+    model = apply_method(backbone.model, recipe.method, recipe.settings)
     if isinstance(model, PeftModel):
         check_adapted(model, torch.zeros(1, *backbone.data_config["input_size"]))
     return backbone, model

@@ -22,7 +22,6 @@ from rlrr.adapters.record import TENSORS
 from rlrr.data.pipeline import BatchTransform
 from rlrr.errors import RLRRError
 from rlrr.inference.predict import evaluation_batch
-from rlrr.methods.apply import methods
 from rlrr.recipes.recipe import Recipe
 from rlrr.training.average import MovingAverage
 from rlrr.training.callbacks import BestCheckpoint, Clock, MetricsFile, Progress, tensorboard_callbacks
@@ -221,7 +220,7 @@ def _arguments(recipe: Recipe, folder: Path, images: TrainingImages) -> Training
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=_evaluation_batch(recipe, images),
         gradient_accumulation_steps=min(recipe.accumulate, _batches(recipe, images)),
-        learning_rate=recipe.learning_rate or methods()[recipe.method].learning_rate,
+        learning_rate=recipe.peak_rate,
         lr_scheduler_type="cosine",
         warmup_steps=recipe.warmup,  # a float below 1 is a share of all steps
         max_grad_norm=0,  # no clipping, as in the paper
