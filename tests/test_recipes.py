@@ -156,5 +156,5 @@ def test_an_unknown_recipe_gets_the_nearest_names():
 
 
 def test_finding_a_recipe_loads_nothing_heavy():
-    code = "import sys, rlrr.recipes as r; r.recipe_path('demo'); sys.exit('torch' in sys.modules)"
+    code = "import sys, rlrr.recipes.files as r; r.recipe_path('demo'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -279,7 +279,7 @@ def test_every_adapted_layer_is_called_where_weights_are_read_past_their_layer(k
 def test_each_image_gets_the_classifier_of_its_own_adapter():
     model = adapted(build("timm ViT"), "flowers")
     for layer in layers(model).values():  # so that the classifiers alone differ
-        for vectors in map(layer._dict, layer.adapter_layer_names):
+        for vectors in (getattr(layer, name) for name in layer.adapter_layer_names):
             vectors["flowers"].data = vectors["default"].detach().clone()
     x = images("timm ViT")
     mixed = logits(model, x, adapter_names=["default", "flowers"] * 2)
