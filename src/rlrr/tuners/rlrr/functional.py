@@ -276,7 +276,7 @@ def _changed_in_tiles(
 def _used(grad: Tensor) -> Tensor | None:
     """Find the rows of a gradient (rows, out) that are not zero, if they are few; None for all.
 
-    In the last block of a ViT with a class token nothing depends on the other tokens. A GPU would have to be waited for.
+    In the last block of a ViT with a class token nothing depends on the other tokens. A GPU would make us wait for it.
     """
     if grad.device.type != "cpu" or torch.compiler.is_compiling() or not len(grad) or grad[-1].any():
         return None
