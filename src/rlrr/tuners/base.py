@@ -97,7 +97,7 @@ class VisionTuner(BaseTuner):
 
     def within(self, name: str, part: str) -> str | None:
         """Find the module of a part inside the module of a full name: its name from there; None if there is not one."""
-        inner = [found for found in module_names(self.model, part) if found.startswith(f"{name}.")]
+        inner = [inside for inside in module_names(self.model, part) if inside.startswith(f"{name}.")]
         return inner[0].removeprefix(f"{name}.") if len(inner) == 1 else None
 
     def start_shared(self, config: Any) -> Mapping[str, Tensor]:

@@ -150,14 +150,14 @@ class BranchLayer(AdaptedLayer):
         names = [name if name in self.configs else BASE for name in adapter_names]
         keys = [BASE if name == BASE else self.form(name) for name in names]
 
-        def run(key: Any, own: Tensor, members: Sequence[int]) -> Tensor:
+        def run(key: Any, group: Tensor, members: Sequence[int]) -> Tensor:
             if key == BASE:
-                return own.new_zeros(*own.shape[:-1], self.out_features)
+                return group.new_zeros(*group.shape[:-1], self.out_features)
             slots, rows = slots_of([names[sample] for sample in members])
             if len(slots) == 1:
-                return self._update(own, slots)
-            rows_on_device = torch.tensor(rows, device=own.device)
-            return self._update_per_sample(own, self.stacked(slots), rows_on_device, self.configs[slots[0]])
+                return self._update(group, slots)
+            rows_on_device = torch.tensor(rows, device=group.device)
+            return self._update_per_sample(group, self.stacked(slots), rows_on_device, self.configs[slots[0]])
 
         return by_group(source, len(names), grouped(keys), run)
 
@@ -165,10 +165,10 @@ class BranchLayer(AdaptedLayer):
         with torch.device("meta"):  # the structure alone
             branch = self.make_branch(config).train(self.training)
         container = self.adapter_layer_names[0].removeprefix(self.prefix)
-        own = {name.removeprefix(f"{container}."): tensor[rows] for name, tensor in stacked.items()}
+        tensors = {name.removeprefix(f"{container}."): tensor[rows] for name, tensor in stacked.items()}
         samples = source.unflatten(0, (len(rows), -1))
         run = vmap(lambda tensors, sample: self._call(branch, sample, tensors), randomness="different")
-        return run(own, samples).flatten(0, 1)
+        return run(tensors, samples).flatten(0, 1)
 
     def _call(self, branch: nn.Module, source: Tensor, tensors: dict[str, Tensor] | None = None) -> Tensor:
         """Run a branch in the dtype of its tensors, but for autocast; the result has the dtype of its input."""

@@ -78,9 +78,9 @@ class ReweightedLayer(AdaptedLayer):
             config: Settings that the adapters share.
         """
 
-        def run(row: int, own: Tensor, members: Sequence[int]) -> Tensor:
+        def run(row: int, group: Tensor, members: Sequence[int]) -> Tensor:
             learned = {name: tensor[row] for name, tensor in stacked.items()}
-            return self.call_base(own, *self._cast(self.reweight(*self.frozen, config, learned)))
+            return self.call_base(group, *self._cast(self.reweight(*self.frozen, config, learned)))
 
         return by_group(x, len(rows), grouped(rows.tolist()), run)
 
@@ -231,14 +231,14 @@ class ReweightedLayer(AdaptedLayer):
         separate = self.separates(x, len(present))
         keys = {name: name if name == BASE or separate else self.form(name) for name in present}
 
-        def run(key: Any, own: Tensor, members: Sequence[int]) -> Tensor:
+        def run(key: Any, group: Tensor, members: Sequence[int]) -> Tensor:
             if key == BASE:
-                return self.base_layer(own)
+                return self.base_layer(group)
             if separate:
-                return self.call_anew(own, [key])
+                return self.call_anew(group, [key])
             slots, rows = slots_of([names[sample] for sample in members])
             config = self.configs[slots[0]]
-            return self.forward_per_sample(own, self.stacked(slots), torch.tensor(rows, device=x.device), config)
+            return self.forward_per_sample(group, self.stacked(slots), torch.tensor(rows, device=x.device), config)
 
         return by_group(x, len(names), grouped([keys[name] for name in names]), run)
 

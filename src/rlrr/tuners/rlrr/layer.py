@@ -174,13 +174,13 @@ class Linear(Rescaled):
     def forward_per_sample(self, x: Tensor, stacked: Mapping[str, Tensor], rows: Tensor, config: RLRRConfig) -> Tensor:
         weight, bias = self.frozen
         dtype = product_dtype(weight.dtype, x.device)
-        own = {name: tensor[rows] for name, tensor in stacked.items()}
-        if (shift := own.get("shift")) is not None:
+        by_sample = {name: tensor[rows] for name, tensor in stacked.items()}
+        if (shift := by_sample.get("shift")) is not None:
             bias = shift if bias is None else bias + shift
         samples = x.unflatten(0, (len(rows), -1))
         tensors = (
             None if t is None else t.to(dtype)
-            for t in (samples, weight, bias, own.get("scale_out"), own.get("scale_in"))
+            for t in (samples, weight, bias, by_sample.get("scale_out"), by_sample.get("scale_in"))
         )
         with torch.autocast(x.device.type, enabled=False):
             result = rescaled_linear_by_row(*tensors, residual=config.residual, multiply_weight=config.multiply_weight)
