@@ -134,7 +134,7 @@ def test_the_settings_are_those_that_yaml_can_hold():
         ({"sides": "in", "rank": 2}, "rank > 1 and multiply_weight=False need"),
         ({"parts": ["attn"], "target_modules": ".*qkv"}, "leave out target_modules, or parts"),
         ({"parts": ["downsample"]}, "it has attn, mlp, norm, patch_embed"),
-        ({"layers_to_transform": [5]}, "names block 5, which this VisionTransformer has not"),
+        ({"layers_to_transform": [5]}, "names block 5: this VisionTransformer has no such block"),
     ],
 )
 def test_settings_that_cannot_be_are_wrong_usage(backbone, settings, sentence):

@@ -162,6 +162,11 @@ def test_what_is_saved_and_loaded_is_the_same(case):
     result = set_peft_model_state_dict(other, state)
     assert not result.unexpected_keys
     assert torch.equal(other(x), model(x))
+    assert not [name for name in state if ".default" in name]
+    other.add_adapter("another", case.config())
+    other.double().set_adapter("another")
+    assert not set_peft_model_state_dict(other, state, adapter_name="another").unexpected_keys
+    assert torch.equal(other.eval()(x), model(x))
 
 
 def test_a_mixed_batch_gives_what_each_sample_gives_alone(case):

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from rlrr.backbones.families import family_of
+from rlrr.backbones.families import family_of, stage_depth
 from rlrr.compare.plan import Plan
 from rlrr.compare.published import Ablation, published_ablation
 from rlrr.compare.runner import Job
@@ -136,14 +136,11 @@ def depth_of(model: nn.Module) -> int:
     """Count the blocks of a backbone; in Swin and ResNet those of the longest stage.
 
     Raises:
-        RLRRError: it is of no family whose blocks we know.
+        RLRRError: the family is not known, so that no blocks can be chosen.
     """
-    family = family_of(model)
-    if family is None:
+    if family_of(model) is None:
         raise UsageError(f"The blocks of this {type(model).__name__} are not known: leave out --tables fig2.")
-    block = re.compile(family.block.replace("{index}", r"(\d+)"))
-    found = (block.match(name) for name, _ in model.named_modules())
-    return 1 + max(int(match[1]) for match in found if match)
+    return stage_depth(model)
 
 
 def _sides() -> list[Variation]:

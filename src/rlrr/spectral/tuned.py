@@ -27,7 +27,7 @@ from rlrr.data.split import enumerated
 from rlrr.errors import RLRRError, UsageError
 from rlrr.files import read_json
 from rlrr.methods.trainable import parameter_counts
-from rlrr.spectral.matrices import HEADS, Place, matrices, places
+from rlrr.spectral.matrices import HEADS, MatrixInfo, matrices, matrix_infos
 from rlrr.tuners import RLRRModel
 
 _RECIPE, _METRICS, _MODEL_CONFIG = "recipe.yaml", "metrics.jsonl", "config.json"
@@ -42,7 +42,7 @@ class Pair:
     """One matrix before and after tuning.
 
     Attributes:
-        name: As `Place.name`; `layer` and `kind` likewise.
+        name: As `MatrixInfo.name`; `layer` and `kind` likewise.
         before: (out, in), float32 on the CPU; of a convolution (out kh, in kw). It may share memory with the model.
         after: In the same shape; the same tensor where nothing could change.
     """
@@ -94,7 +94,7 @@ class Source:
     method: str
     before: Weights
     after: Weights
-    places: tuple[Place, ...]
+    places: tuple[MatrixInfo, ...]
     record: Record | None = None
     trained: int | None = None
     accuracy: float | None = None
@@ -307,7 +307,7 @@ def _of_model(model: nn.Module, where: str, preprocessing: Mapping[str, Any] | N
     return Weights(where, tensors, model, preprocessing)
 
 
-def _common_places(before: Weights, after: Weights) -> tuple[Place, ...]:
+def _common_places(before: Weights, after: Weights) -> tuple[MatrixInfo, ...]:
     """Where the matrices of both are; none if what was learned is no change of weights.
 
     Raises:
@@ -331,4 +331,4 @@ def _common_places(before: Weights, after: Weights) -> tuple[Place, ...]:
             f"{after.where} and {before.where} cannot be compared, as they are not of one model. Weights that differ: "
             f"{listed}."
         )
-    return places(new)
+    return matrix_infos(new)

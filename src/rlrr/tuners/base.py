@@ -5,7 +5,7 @@ package:
 
 - hooks of `BaseTuner` that are overridden: `prefix`, `tuner_layer_cls`, `target_module_mapping`,
   `_prepare_adapter_config`, `_prepare_model`, `_create_and_replace`, `_replace_module`, `_enable_peft_forward_hooks`,
-  `inject_adapter`;
+  `_check_merge_allowed`, `_remove_adapter_name_from_key`, `inject_adapter`;
 - members of `BaseTunerLayer` that are set: `adapter_layer_names`, `other_param_names`, `merged_adapters`,
   `_active_adapter`, `_disable_adapters`; called: `_move_adapter_to_device_of_base_layer`, `_cast_input_dtype`,
   `_get_available_adapters`;
@@ -28,9 +28,9 @@ from timm import layers as timm_layers
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rlrr.backbones.families import call_fused_linears, classifier_names, family_of
+from rlrr.backbones.families import call_fused_linears, classifier_names, family_of, module_names
 from rlrr.errors import RLRRError
-from rlrr.tuners.config import TunerConfig
+from rlrr.tuners.config import TunerConfig, check_choice
 from rlrr.tuners.layer import AdaptedLayer
 from rlrr.tuners.names import BASE, check_adapter_name
 
@@ -47,7 +47,7 @@ class VisionTuner(BaseTuner):
     """A backbone with adapters.
 
     A method gives `prefix`, `tuner_layer_cls` and `layer_class`; where it adapts other modules by default than the
-    family's linears, norms and patch embedding, also `default_targets`; and where all layers share tensors,
+    family's linears, norms and patch embedding, also `default_parts`; and where all layers share tensors,
     `shared_containers` and `start_shared`.
 
     Args:
@@ -59,6 +59,8 @@ class VisionTuner(BaseTuner):
     tuner_layer_cls = AdaptedLayer
     # The family is told from the model: see _prepare_model.
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012
+    default_parts: ClassVar[tuple[str, ...] | None] = None
+    """Parts of a family that are adapted if `target_modules` is None; None for those that the family names itself."""
     shared_containers: ClassVar[tuple[str, ...]] = ()
     """Names of the dicts of tensors, by adapter, that all layers share and the tuner holds."""
 
@@ -77,11 +79,26 @@ class VisionTuner(BaseTuner):
         return {}
 
     def default_targets(self, model: nn.Module, config: Any) -> str | None:
-        """Find what is adapted if `target_modules` is None: a regex, or None for a family that is not known."""
+        """Find what is adapted if `target_modules` is None: a regex, or None for a family that is not known.
+
+        Raises:
+            RLRRError: the method does not adapt one of `config.parts`, or the model has no such part or block.
+        """
         family = family_of(model)
         layers = config.layers_to_transform
         layers = [layers] if isinstance(layers, int) else layers
-        return None if family is None else family.target_modules(model, layers, config.parts)
+        if self.default_parts is None:
+            return None if family is None else family.target_modules(model, layers, config.parts)
+        for part in config.parts or ():
+            check_choice("parts", part, self.default_parts)
+        parts = config.parts or self.default_parts
+        names = [name for part in parts for name in module_names(model, part, layers)]
+        return regex_of(names) if names else None
+
+    def within(self, name: str, part: str) -> str | None:
+        """Find the module of a part inside the module of a full name: its name from there; None if there is not one."""
+        inner = [found for found in module_names(self.model, part) if found.startswith(f"{name}.")]
+        return inner[0].removeprefix(f"{name}.") if len(inner) == 1 else None
 
     def start_shared(self, config: Any) -> Mapping[str, Tensor]:
         """Make the tensors that all layers share, by container, for a new adapter."""

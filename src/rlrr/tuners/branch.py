@@ -5,6 +5,7 @@ What such a branch computes is no change of the frozen weights, so that it is no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -190,6 +191,14 @@ class BranchTuner(VisionTuner):
 
     tuner_layer_cls = BranchLayer
 
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        # PEFT's own finds the name at most one level above a tensor, and a branch may be deeper
+        containers = "|".join(re.escape(name) for name in cls.tuner_layer_cls.adapter_layer_names)
+        pattern = rf"\.({containers})\.{re.escape(adapter_name)}\."
+        shorter, count = re.subn(pattern, r".\1.", key, count=1)
+        return shorter if count else super()._remove_adapter_name_from_key(key, adapter_name)
+
     def _check_merge_allowed(self) -> None:
         raise NotMergeableError(
             f"{self.prefix.rstrip('_')} adds branches, which no weight can hold: keep the adapter beside its backbone."
@@ -199,7 +208,7 @@ class BranchTuner(VisionTuner):
 def features(module: nn.Module) -> tuple[int, int]:
     """Give the numbers of input and output features of a module: of a linear, a norm, or what holds linears.
 
-    An attention or MLP takes and gives what its first and last linear do.
+    An attention or MLP takes and gives what its first and last linear do. (0, 0) if nothing tells.
     """
     if isinstance(module, BaseTunerLayer):
         module = module.get_base_layer()
@@ -208,8 +217,4 @@ def features(module: nn.Module) -> tuple[int, int]:
     if shape := getattr(module, "normalized_shape", None):
         return shape[-1], shape[-1]
     linears = [inner for inner in module.modules() if isinstance(inner, nn.Linear)]
-    if not linears:
-        weight = getattr(module, "weight", None)
-        width = 0 if weight is None else len(weight)
-        return width, width
-    return linears[0].in_features, linears[-1].out_features
+    return (linears[0].in_features, linears[-1].out_features) if linears else (0, 0)

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from peft import mapping
+from peft import PeftConfig, mapping
 from peft.tuners.tuners_utils import BaseTuner
 
 from rlrr.errors import RLRRError
-
-if TYPE_CHECKING:
-    from rlrr.tuners.config import TunerConfig
 
 METHODS = tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py")))
 """Names of the folders that hold a method."""
@@ -25,11 +21,11 @@ TunerType = StrEnum("TunerType", {name.upper(): name.upper() for name in METHODS
 """PEFT's `peft_type` of our methods: "RLRR" for the folder rlrr."""
 
 
-def register(config: type[TunerConfig], model: type[BaseTuner]) -> None:
+def register(config: type[PeftConfig], model: type[BaseTuner]) -> None:
     """Register a method with PEFT.
 
     Args:
-        config: Class of the method's settings, which names the method.
+        config: Class of the method's settings, a `TunerConfig`, which names the method.
         model: Class of the method's tuner; its prefix is the method's name and an underscore.
 
     Raises:

@@ -20,7 +20,7 @@ MAY_DIFFER = {"rank", "init_weights", "gradient_tokens"}
 def combined_config(
     configs: Mapping[str, RLRRConfig], adapters: Sequence[str], weights: Sequence[float], kind: str
 ) -> RLRRConfig:
-    """The settings of the weighted sum of adapters.
+    """Give the settings of the weighted sum of adapters.
 
     Raises:
         RLRRError: they cannot be combined in that way.
@@ -49,7 +49,7 @@ def combined_config(
 
 
 def combined_module(modules: Sequence[nn.Module], weights: Sequence[float]) -> nn.Module:
-    """A frozen module whose parameters are the weighted sums of those of modules of one kind.
+    """Make a frozen module whose parameters are the weighted sums of those of modules of one kind.
 
     Raises:
         RLRRError: the parameters differ in shape.
