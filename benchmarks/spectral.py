@@ -44,7 +44,7 @@ from rlrr.methods.trainable import check_adapted
 from rlrr.recipes.files import load_recipe
 from rlrr.spectral.analysis import Analysis, analyze
 from rlrr.spectral.export import write_csv, write_json
-from rlrr.spectral.tuned import open_source
+from rlrr.spectral.tuned import open_tuned
 from rlrr.training import run
 
 SAMPLES = ("mnist", "digits", "lfw")
@@ -94,7 +94,7 @@ def _tune(folder: Path, sample: str, case: str, epochs: int, image_size: int) ->
 
 def measured(folder: Path, sample: str, case: str) -> Analysis:
     """A run, analysed; called by its case."""
-    return analyze(open_source(folder / sample / case, label=f"{case}, {sample}"))
+    return analyze(open_tuned(folder / sample / case, label=f"{case}, {sample}"))
 
 
 MEASURES: dict[str, Callable[[Analysis], float | None]] = {

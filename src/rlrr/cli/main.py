@@ -22,7 +22,7 @@ COMMANDS = {
     "analyze": "Look at what tuning did to the weights: spectra, rotations, a report of runs side by side.",
     "merge": "Turn a finished run into a plain timm model, with no cost at inference.",
     "combine": "Combine runs on one backbone and the same classes into one, by weights.",
-    "export": "Write a finished run as ONNX, compared with PyTorch, or as the paper's own checkpoint.",
+    "export": "Write a finished run as ONNX, compared with PyTorch.",
     "import": "Turn a checkpoint of the paper's own code into a run.",
     "data check": "Check a copy of VTAB-1k or FGVC: counts, labels, and every image.",
     "data convert": "Turn another copy of VTAB-1k into the layout that everyone reads.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import fields
@@ -13,7 +12,7 @@ from peft import PeftConfig, get_peft_model
 from peft.tuners.tuners_utils import NoMatchingPeftModuleError
 from torch import nn
 
-from rlrr.backbones.families import block_linears, call_fused_linears, classifier_names, family_of
+from rlrr.backbones.families import block_linears, call_fused_linears, classifier_names, module_names
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 from rlrr.hints import expected, fits, is_plain
 from rlrr.methods.table import METHODS, Method
@@ -110,10 +109,8 @@ def _linears(model: nn.Module, parts: tuple[str, ...]) -> set[str] | str:
 
     They are a set, as PEFT keeps a list of targets, or "all-linear" for a model of no known family.
     """
-    names, family = block_linears(model), family_of(model)
+    names = block_linears(model)
     if isinstance(names, str):
         return names
-    if not parts or family is None:
-        return set(names)
-    regex = re.compile(family.target_modules(model, parts=[part for part in parts if part in family.parts]))
-    return {name for name in names if regex.fullmatch(name)}
+    chosen = {name for part in parts for name in module_names(model, part)}
+    return chosen.intersection(names) if parts else set(names)

@@ -32,6 +32,7 @@ from rlrr.recipes.files import write_recipe
 from rlrr.recipes.recipe import Recipe
 from rlrr.training.callbacks import Progress
 from rlrr.training.compiling import compile_model
+from rlrr.training.deviation import check_measurable
 from rlrr.training.images import TrainingImages, preprocessing, training_images
 from rlrr.training.memory import forget_peak, peak_memory
 from rlrr.training.output import (
@@ -92,6 +93,8 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     forget_peak()
     backbone, model = build(recipe, len(data.classes))
     images = training_images(recipe, data, backbone.data_config)
+    if recipe.log_deviation:
+        check_measurable(model)
     check_space(folder, model)
     if recipe.compile:
         compile_model(model)
