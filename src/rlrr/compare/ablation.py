@@ -133,7 +133,7 @@ def data_names(data: Sequence[str]) -> dict[str, str]:
 
 
 def depth_of(model: nn.Module) -> int:
-    """Count the blocks of a backbone; in Swin and ResNet those of the longest stage.
+    """Return the number of blocks of a backbone; in Swin and ResNet of the longest stage.
 
     Raises:
         RLRRError: the family is not known, so that no blocks can be chosen.
