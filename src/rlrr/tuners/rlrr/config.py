@@ -39,7 +39,7 @@ class RLRRConfig(TunerConfig):
         multiply_weight: False is the paper's "without W": `W + scale_out scale_in` (Table 11).
         shift: Learn a shift of the output.
         init_weights: "paper" as in the paper's code, where training does not start at the pre-trained function (for
-            variants that the code does not have, see docs/methods.md); "identity", or True as PEFT has it, starts at
+            variants that the code does not have, see docs/methods/rlrr.md); "identity", or True as PEFT has it, starts at
             it. "normal", "uniform" and "constant" are the other starts of Table 10. The paper does not give their
             spread: here S = scale_out scale_in has the root mean square that the paper's start has, 2/√in, so that
             the distribution alone differs (without the residual S is 1, to within 0.02 on each side). False draws at
