@@ -189,7 +189,7 @@ def test_missing_folders_are_named_before_anything_runs(reproduce, vtab, trained
         (("vtab1k", "--protocol", "paper", "--rates", 1), "Leave --rates out with --protocol paper"),
         (("vtab1k", "--seeds", 1, 1), "--seeds must be different"),
         (("vtab1k", "--rates", 1, 1), "--rates must be different"),
-        (("vtab1k", "--jobs", 0), "--jobs must be 1 or more"),
+        (("vtab1k", "--jobs", 0), "must be 1 or more, not 0"),
         (("vtab1k", "--epochs", 0), "--epochs must be 1 or more"),
         (("vtab1k", "--set", "rnak=2"), "rlrr has no setting rnak. Did you mean rank"),
         (("imagenet",), "must be one of vtab1k, fgvc, not 'imagenet'"),

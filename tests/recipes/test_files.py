@@ -178,6 +178,7 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path):
         (b"seed: 3\nepohs: 3", ", line 2: there is no option 'epohs'. Did you mean epochs?"),
         (b"data: x\nrank: 2", ", line 2: there is no option 'rank'. The options of a method stand under `settings`"),
         (b"epochs: many", ", line 1: epochs must be a whole number, not 'many'."),
+        (b"data: x\n# none\nepochs: -1", ", line 3: epochs must be 1 or more, not -1."),
         (b"# a comment\nselect: lst", ", line 2: select must be one of best, last, not 'lst'. Did you mean last?"),
         (b"data: x\nsettings: 3", ", line 2: settings must be "),
         (b"data: [a", " is not a recipe: "),
@@ -194,6 +195,11 @@ def test_a_wrong_file_is_named_with_the_line_and_what_is_wrong_in_it(tmp_path, c
         read_options(file)
     assert str(caught.value).startswith(f"{file}{fact}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_recipe_is_named(tmp_path):
+    with pytest.raises(RLRRError, match="There is no recipe"):
+        read_recipe(tmp_path / RECIPE)
 
 
 def test_a_file_is_found_before_a_packaged_recipe_and_a_missing_one_is_named(tmp_path, monkeypatch):

@@ -153,7 +153,7 @@ def put_adapter(model: nn.Module, folder: Path, record: Record) -> nn.Module:
     if (folder / PEFT_CONFIG).exists():
         model = get_peft_model(model, _peft_config(folder))
     else:
-        model = apply_method(model, record.method, **(record.recipe.get("settings") or {}))
+        model = apply_method(model, record.method, record.recipe.get("settings"))
         if isinstance(model, PeftModel):
             raise RLRRError(f"{folder / PEFT_CONFIG} is missing: copy the whole folder, or train again.")
     load_trained_state(model, read_tensors(folder / TENSORS), folder / TENSORS)

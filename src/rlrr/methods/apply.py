@@ -12,7 +12,7 @@ from peft import PeftConfig, get_peft_model
 from peft.tuners.tuners_utils import NoMatchingPeftModuleError
 from torch import nn
 
-from rlrr.backbones.families import block_linears, call_fused_linears, classifier_names, family_of, module_names
+from rlrr.backbones.families import block_linears, call_fused_linears, classifier_names, module_names
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 from rlrr.hints import expected, fits, is_plain
 from rlrr.methods.table import METHODS, Method
@@ -112,5 +112,5 @@ def _linears(model: nn.Module, parts: tuple[str, ...]) -> set[str] | str:
     names = block_linears(model)
     if isinstance(names, str):
         return names
-    of_parts = {name for part in parts for name in module_names(model, part)}
-    return of_parts.intersection(names) if parts and family_of(model) else set(names)
+    chosen = {name for part in parts for name in module_names(model, part)}
+    return chosen.intersection(names) if parts else set(names)
