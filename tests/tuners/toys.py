@@ -46,10 +46,6 @@ class SharedLayer(ReweightedLayer):
     neutral = {"core": 0}  # noqa: RUF012
     trains_by_delta = True
 
-    def __init__(self, base_layer, *args, **kwargs):
-        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
-        super().__init__(base_layer, *args, **kwargs)
-
     def start(self, config):
         return {"shared_core": torch.randn(config.rank, config.rank)}
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlrr.tuners.config import TunerConfig
 from rlrr.tuners.reweighted import ReweightedLayer, Weights
 
 
@@ -23,21 +22,13 @@ class AffineLayer(ReweightedLayer):
 
     neutral = {"scale": 1, "shift": 0}  # noqa: RUF012
 
-    def __init__(
-        self,
-        base_layer: nn.Module,
-        adapter_name: str,
-        config: TunerConfig,
-        module_name: str = "",
-        shared: Mapping[str, nn.ParameterDict] | None = None,
-    ) -> None:
+    def describe(self, base_layer: nn.Module, **options: Any) -> None:
         if isinstance(base_layer, nn.Conv2d):
             self.in_features, self.out_features = base_layer.in_channels, base_layer.out_channels
         elif isinstance(base_layer, nn.Linear):
             self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         else:
             self.in_features = self.out_features = math.prod(base_layer.normalized_shape)
-        super().__init__(base_layer, adapter_name, config, module_name, shared)
 
     def reweight(
         self, weight: Tensor | None, bias: Tensor | None, config: Any, learned: Mapping[str, Tensor]

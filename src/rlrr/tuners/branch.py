@@ -34,31 +34,22 @@ class BranchLayer(AdaptedLayer):
       before the norm of the MLP
 
     A method names one container in `adapter_layer_names` and gives `make_branch`.
-
-    Args:
-        base_layer: The frozen module.
-        adapter_name: Name of the first adapter.
-        config: The settings of that adapter.
-        module_name: Full name of the module in its model.
-        shared: Containers held by the tuner, by name.
-        reads: Name, within a block, of the module whose input the branch reads.
     """
 
     where: ClassVar[Where] = "beside"
 
-    def __init__(
-        self,
-        base_layer: nn.Module,
-        adapter_name: str,
-        config: TunerConfig,
-        module_name: str = "",
-        shared: Mapping[str, nn.ParameterDict] | None = None,
-        reads: str | None = None,
-    ) -> None:
+    _stream: Tensor | None = None
+
+    def describe(self, base_layer: nn.Module, reads: str | None = None, **options: Any) -> None:
+        """Set the features of the branch, and listen to the module that it reads.
+
+        Args:
+            base_layer: The frozen module.
+            reads: Name, within a block, of the module whose input the branch reads.
+            **options: Unused.
+        """
         reader = base_layer.get_submodule(reads) if reads else base_layer
         self.in_features, self.out_features = features(reader)
-        super().__init__(base_layer, adapter_name, config, module_name, shared)
-        self._stream: Tensor | None = None
         if reads:
             reader.register_forward_pre_hook(self._keep_stream)
 

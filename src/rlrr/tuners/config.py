@@ -20,11 +20,11 @@ class TunerConfig(PeftConfig):
     Args:
         target_modules: Modules to adapt: a regex, a list of name endings, or None for the default of the model's
             family.
-        exclude_modules: Modules to leave out, written likewise.
+        exclude_modules: Modules to leave out, written in the same way.
         modules_to_save: Modules to train whole. None is the model's classifier if `target_modules` is None too.
         parts: Parts of the default targets to adapt, None for all; the method's own page names them.
-        layers_to_transform: Indices of the blocks to adapt. With default targets, what lies outside the blocks is
-            adapted all the same, unless `parts` leaves it out.
+        layers_to_transform: Indices of the blocks to adapt. With default targets, modules outside the blocks are
+            adapted all the same, unless `parts` leaves them out.
         layers_pattern: Name of the list of blocks, for `layers_to_transform` with a list of `target_modules`.
 
     Raises:

@@ -25,6 +25,7 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
         config: The settings of that adapter.
         module_name: Full name of the module in its model.
         shared: Containers held by the tuner, by name.
+        **options: What the tuner's `layer_options` gives, for `describe`.
     """
 
     other_param_names = ("configs",)
@@ -51,6 +52,7 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
         config: TunerConfig,
         module_name: str = "",
         shared: Mapping[str, nn.ParameterDict] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.base_layer = base_layer
@@ -64,7 +66,16 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
                 self.__dict__[name] = shared[name]  # not as a module: the tuner saves and moves it, once for all layers
             else:
                 setattr(self, name, self._new_container(name))
+        self.describe(base_layer, **options)
         self.update_layer(adapter_name, config)
+
+    def describe(self, base_layer: nn.Module, **options: Any) -> None:
+        """Set what `start` needs of the base module, such as `in_features` and `out_features`.
+
+        Args:
+            base_layer: The frozen module.
+            **options: What the tuner's `layer_options` gives.
+        """
 
     def update_layer(self, adapter_name: str, config: TunerConfig) -> None:
         """Add one adapter at its start."""

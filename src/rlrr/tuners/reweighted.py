@@ -15,7 +15,6 @@ import torch
 from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import Tensor, nn
 
-from rlrr.tuners.config import TunerConfig
 from rlrr.tuners.layer import AdaptedLayer, by_group, grouped, slots_of
 from rlrr.tuners.names import BASE
 
@@ -35,17 +34,8 @@ class ReweightedLayer(AdaptedLayer):
     trains_by_delta: ClassVar[bool] = False
     """Whether training adds `delta` to the base output, in place of a call with another weight."""
 
-    def __init__(
-        self,
-        base_layer: nn.Module,
-        adapter_name: str,
-        config: TunerConfig,
-        module_name: str = "",
-        shared: Mapping[str, nn.ParameterDict] | None = None,
-    ) -> None:
-        self._frozen: Weights | None = None  # while merged
-        self._cached: tuple[Any, Weights, list[Tensor]] | None = None  # see _cached_weights
-        super().__init__(base_layer, adapter_name, config, module_name, shared)
+    _frozen: Weights | None = None  # while merged
+    _cached: tuple[Any, Weights, list[Tensor]] | None = None  # see _cached_weights
 
     def reweight(
         self, weight: Tensor | None, bias: Tensor | None, config: Any, learned: Mapping[str, Tensor]

@@ -225,8 +225,8 @@ def test_a_resnets_convolutions_can_be_scaled_instead():
     assert not any("scale_out" in name for name, _ in model.named_parameters())
 
 
-# Table 12 prints 0.08 M and 0.29 M for ResNet-18 with the 100 classes of CIFAR-100. `docs/methods/rlrr.md` has the ways to
-# count that agree and those that do not; for ResNet-50 we know of no printed count.
+# Table 12 prints 0.08 M and 0.29 M for ResNet-18 with the 100 classes of CIFAR-100. `docs/methods/rlrr.md` has the ways
+# to count that agree and those that do not; for ResNet-50 we know of no printed count.
 HEAD = {"resnet18": 51_300, "resnet50": 204_900}
 TABLE_12 = {
     ("resnet18", 1): (79_609, "0.08"),

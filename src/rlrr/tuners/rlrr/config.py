@@ -25,32 +25,32 @@ class RLRRConfig(TunerConfig):
     Args:
         target_modules: Modules to adapt: a regex, a list of name endings, or None for the default of the model's
             family (timm ViT, DeiT, DINOv2, Swin, ResNet; transformers ViT, DeiT, DINOv2).
-        exclude_modules: Modules to leave out, written likewise.
+        exclude_modules: Modules to leave out, written in the same way.
         modules_to_save: Modules to train whole. None is the model's classifier if `target_modules` is None too.
         parts: Parts of the default targets to adapt, None for all (Fig. 2): "attn", "mlp", "norm" (with the final one)
             and "patch_embed" of a ViT; Swin has "downsample" in place of the last; a ResNet has "conv" (in the
             blocks), "downsample" and "stem".
-        layers_to_transform: Indices of the blocks to adapt. With default targets, what lies outside the blocks is
-            adapted all the same, unless `parts` leaves it out.
+        layers_to_transform: Indices of the blocks to adapt. With default targets, modules outside the blocks are
+            adapted all the same, unless `parts` leaves them out.
         layers_pattern: Name of the list of blocks, for `layers_to_transform` with a list of `target_modules`.
         rank: Rank r of the rescaling (supplement F); 1 is the method.
-        sides: Which singular bases are rescaled (Table 6): "both", "in" or "out".
+        sides: Singular bases that are rescaled (Table 6): "both", "in" or "out".
         residual: Keep the frozen weight beside its rescaled copy (Table 6).
         multiply_weight: False is the paper's "without W": `W + scale_out scale_in` (Table 11).
         shift: Learn a shift of the output.
-        init_weights: "paper" as in the paper's code, where training does not start at the pre-trained function (for
-            variants that the code does not have, see docs/methods/rlrr.md); "identity", or True as PEFT has it, starts at
-            it. "normal", "uniform" and "constant" are the other starts of Table 10. The paper does not give their
-            spread: here S = scale_out scale_in has the root mean square that the paper's start has, 2/√in, so that
-            the distribution alone differs (without the residual S is 1, to within 0.02 on each side). False draws at
-            random, so that an untrained adapter shows (for tests).
-        fused_blocks: Number of projections stacked in one linear, each with its own input vectors, by name ending,
+        init_weights: Start of the vectors. "paper" is that of the paper's code, from which training does not start at
+            the pre-trained function (docs/methods/rlrr.md has the variants that the code lacks); "identity", or True as
+            PEFT has it, starts at the pre-trained function. "normal", "uniform" and "constant" are the other starts of
+            Table 10. The paper does not give their spread: here S = scale_out scale_in has the root mean square of the
+            paper's start, 2/√in, so that the distribution alone differs (without the residual S is 1, to within 0.02 on
+            each side). False draws at random, so that an untrained adapter shows (for tests).
+        fused_blocks: Number of projections stacked in one linear, each with input vectors of its own, by name ending,
             as {"qkv": 3}, or one number for qkv. None is the family's: 3 in a ViT, 1 in Swin, as in the paper's code.
         convolutions: "scale" and shift the output of a convolution, or "rescale" its kernel as a linear's weight, seen
             as a matrix (supplement G). None is the family's: "rescale" in a ResNet, else "scale".
-        gradient_tokens: Share of the tokens from which a linear's scale_out and scale_in get their gradient in
-            training, from above 0 to 1. Below 1 it is an unbiased estimate, which needs less time and memory, as only
-            those tokens are kept: see docs/performance.md.
+        gradient_tokens: Share of the tokens from which scale_out and scale_in of a linear get their gradient in
+            training, above 0 and at most 1. Below 1 the gradient is an unbiased estimate, which takes less time and
+            memory, as only those tokens are kept (docs/performance.md).
     """
 
     method = "rlrr"

@@ -18,9 +18,8 @@ class Convolution(Rescaled):
     Groups are blocks: each has `rlrr_scale_in` of its own, so that a depthwise convolution has (out, r, kw).
     """
 
-    def __init__(self, base_layer: nn.Module, *args: Any, **kwargs: Any) -> None:
+    def describe(self, base_layer: nn.Module, **options: Any) -> None:
         self.in_features, self.out_features = base_layer.in_channels, base_layer.out_channels
-        super().__init__(base_layer, *args, **kwargs)
 
     def as_matrix(self, weight: Tensor) -> Tensor:
         return kernel_matrix(weight)

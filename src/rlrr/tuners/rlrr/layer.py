@@ -134,9 +134,8 @@ class Rescaled(RLRRLayer):
 class Linear(Rescaled):
     """A linear, whose weight is the matrix."""
 
-    def __init__(self, base_layer: nn.Module, *args: Any, **kwargs: Any) -> None:
+    def describe(self, base_layer: nn.Module, **options: Any) -> None:
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
-        super().__init__(base_layer, *args, **kwargs)
 
     def as_matrix(self, weight: Tensor) -> Tensor:
         return weight
