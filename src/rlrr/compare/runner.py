@@ -16,6 +16,7 @@ from rlrr.compare.folder import find_result, shown_result
 from rlrr.compare.plan import Plan, Result
 from rlrr.compare.protocol import measure
 from rlrr.errors import RLRRError, UsageError
+from rlrr.threads import worker_settings
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def run_jobs(
 
     Args:
         jobs: All on one backbone, by one protocol.
-        processes: How many jobs run at a time; the cores are shared out among them.
+        processes: How many jobs run at a time; above 1, each in a process with one thread.
         say: Told of each run before it starts, and of each job that fails; it must pickle if `processes` is above 1.
         only: Names of the jobs to run; of the others a finished result is taken where it is of the same plan.
 
@@ -89,7 +90,8 @@ def run_jobs(
             results[job.name] = found
         elif wanted:
             pending.append(job)
-    parallel = Parallel(n_jobs=min(processes, len(pending)) or 1, return_as="generator_unordered")
+    processes = min(processes, len(pending)) or 1
+    parallel = Parallel(n_jobs=processes, return_as="generator_unordered", **worker_settings())
     try:
         for name, outcome in parallel(delayed(_outcome)(job, fingerprint, say) for job in pending):
             if isinstance(outcome, Result):
