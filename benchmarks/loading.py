@@ -58,7 +58,7 @@ from rlrr.data import PreparedImages, Split, prepare_split
 from rlrr.data.cache import FOLDER, LIMIT, CachedImages, open_images, place
 from rlrr.data.pipeline import flip, preparation
 from rlrr.methods.apply import apply_method
-from rlrr.training.trainer import resolve_precision
+from rlrr.training.precision import resolve_precision
 
 CLASSES = 100
 WAYS = ("decoded each time", "in memory", "mapped", *(("mapped, from disk",) if hasattr(os, "posix_fadvise") else ()))
@@ -95,7 +95,7 @@ def preparing(split: Split, config: dict[str, Any], repeats: int, cache: Path) -
 
 def trained_per_second(model: str, config: dict[str, Any], batch_size: int, repeats: int, device: str) -> list[float]:
     """Images that training alone takes in a second, of each step."""
-    adapted = apply_method(timm.create_model(model, num_classes=CLASSES), "rlrr", None, None).train().to(device)
+    adapted = apply_method(timm.create_model(model, num_classes=CLASSES), "rlrr").train().to(device)
     images = torch.randn(batch_size, *config["input_size"], device=device)
     labels = torch.randint(CLASSES, (batch_size,), device=device)
     optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=1e-4)

@@ -10,7 +10,6 @@ The cases, all of which train the classifier too:
     rlrr       ours as `rlrr train` has it: in bf16 on a CPU attention is not fused, see `fastest_attention`
     quarter    ours with `gradient_tokens` 0.25; eighth: with 0.125
     light      eighth with timm's fused attention, as `tuner` has it
-    frozen     ours with `frozen` bf16, which makes sense under autocast to bf16 alone
     lora, ia3  PEFT's LoRA of rank 8 and its IA3, on the same linears
     full       full fine-tuning
     linear     the classifier alone
@@ -64,8 +63,7 @@ from tqdm import tqdm
 from rlrr.backbones.families import block_linears, classifier_names
 from rlrr.errors import UsageError, did_you_mean
 from rlrr.methods.apply import apply_method
-from rlrr.training.attention import fastest_attention
-from rlrr.training.frozen import hold_frozen_in_bf16
+from rlrr.training.precision import fastest_attention
 
 CLASSES = 100
 SETTING = ("model", "batch_size", "precision")
@@ -87,28 +85,21 @@ def _bound(model: nn.Module) -> nn.Module:
     return model
 
 
-def _frozen(model: nn.Module) -> nn.Module:
-    model = apply_method(model, "rlrr")
-    hold_frozen_in_bf16(model, "bf16")
-    return model
-
-
 CASES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "official": official_form,
     "autograd": autograd_form,
     "tuner": lambda model: apply_method(model, "rlrr"),
     "rlrr": lambda model: apply_method(model, "rlrr"),
-    "quarter": lambda model: apply_method(model, "rlrr", gradient_tokens=0.25),
-    "eighth": lambda model: apply_method(model, "rlrr", gradient_tokens=0.125),
-    "light": lambda model: apply_method(model, "rlrr", gradient_tokens=0.125),
-    "frozen": _frozen,
-    "lora": lambda model: apply_method(model, "lora", 8),
+    "quarter": lambda model: apply_method(model, "rlrr", {"gradient_tokens": 0.25}),
+    "eighth": lambda model: apply_method(model, "rlrr", {"gradient_tokens": 0.125}),
+    "light": lambda model: apply_method(model, "rlrr", {"gradient_tokens": 0.125}),
+    "lora": lambda model: apply_method(model, "lora"),
     "ia3": _ia3,
     "full": lambda model: apply_method(model, "full"),
     "linear": lambda model: apply_method(model, "linear"),
     "bound": _bound,
 }
-AS_TRAINED = ("rlrr", "quarter", "eighth", "frozen")  # the cases with the attention that `rlrr train` chooses
+AS_TRAINED = ("rlrr", "quarter", "eighth")  # the cases with the attention that `rlrr train` chooses
 REFERENCE = "official"
 
 
@@ -282,9 +273,8 @@ def main(
     options = {"image_size": image_size, "device": setup(device, threads, models), "threads": threads}
     runs: list[dict[str, Any]] = []
     for setting in product(models, batch_sizes, precisions):
-        here = [case for case in cases if (case, setting[-1]) != ("frozen", "fp32")]
-        timed = in_new_process(partial(measure_times, turns=turns, warmup=warmup, **options), *setting, here)
-        for case in here:
+        timed = in_new_process(partial(measure_times, turns=turns, warmup=warmup, **options), *setting, cases)
+        for case in cases:
             memory = in_new_process(partial(measure_memory, **options), *setting, case)
             runs.append({**dict(zip(SETTING, setting, strict=True)), "case": case, "seconds": timed[case], **memory})
         table = summary(runs)

@@ -1,13 +1,22 @@
-"""The one exception a user can cause, and the search for what was meant instead."""
+"""The exceptions a user can cause, and the search for the name that was meant."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from signal import SIGINT
 
 
 class RLRRError(ValueError):
-    """Bad input: one sentence on what was wrong, where, and what to do, which the command line prints alone."""
+    """Bad input: one sentence on what was wrong, where, and what to do, which the command line prints alone.
+
+    Attributes:
+        option: Name of the recipe's option with which the sentence begins, if it is about one.
+    """
+
+    def __init__(self, message: str = "", *, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class UsageError(RLRRError):
@@ -15,7 +24,21 @@ class UsageError(RLRRError):
 
 
 class Stopped(RLRRError):
-    """A run that a user or a scheduler stopped, and that can be resumed."""
+    """A run that a user or a scheduler stopped, and that can be resumed.
+
+    Attributes:
+        signal: Number of the signal that stopped the run, SIGINT unless a handler raised `KeyboardInterrupt(number)`.
+    """
+
+    def __init__(self, message: str, signal: int = SIGINT) -> None:
+        super().__init__(message)
+        self.signal = int(signal)
+
+    @classmethod
+    def by(cls, interrupt: KeyboardInterrupt, message: str) -> Stopped:
+        """Put an interrupt into words, with its signal if the handler named one."""
+        number = interrupt.args[0] if interrupt.args else SIGINT
+        return cls(message, number)
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

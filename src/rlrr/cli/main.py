@@ -24,14 +24,14 @@ COMMANDS = {
     "analyze": "Look at what tuning did to the weights: spectra, rotations, a report of runs side by side.",
     "merge": "Turn a finished run into a plain timm model, with no cost at inference.",
     "combine": "Combine runs on one backbone and the same classes into one, by weights.",
-    "export": "Write a finished run as ONNX, compared with PyTorch, or as the paper's own checkpoint.",
+    "export": "Write a finished run as ONNX, compared with PyTorch.",
     "import": "Turn a checkpoint of the paper's own code into a run.",
     "data check": "Check a copy of VTAB-1k or FGVC: counts, labels, and every image.",
     "data convert": "Turn another copy of VTAB-1k into the layout that everyone reads.",
     "reproduce": "Run VTAB-1k or FGVC by the paper's recipes; one table beside the paper's numbers.",
     "ablate": "Run the paper's ablations on any data; one table beside the paper's numbers.",
     "backbones": "List backbones and what weights their names mean.",
-    "methods": "List the ways to fine-tune.",
+    "methods": "List the ways to fine-tune, or explain one with its settings.",
 }
 _MODULES = {"import": "import_checkpoint"}  # a command whose name no module can have
 _HELP = """usage: rlrr COMMAND ...
@@ -84,15 +84,17 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=f"example:\n  {command.EXAMPLE}",
     )
     command.add_arguments(parser)
-    stop = _StopSignal()
+    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is treated as Ctrl-C
     try:
         options = parser.parse(rest)
         _quieten()
         command.run(options)
-    except (Stopped, KeyboardInterrupt) as error:
-        return _fail(str(error) or "Stopped.", 128 + stop.number)
+    except KeyboardInterrupt as interrupt:
+        return _fail("Stopped.", 128 + Stopped.by(interrupt, "").signal)
+    except Stopped as stopped:
+        return _fail(parser.in_options(stopped), 128 + stopped.signal)
     except RLRRError as error:
-        return _fail(str(error), 2 if isinstance(error, UsageError) else 1)
+        return _fail(parser.in_options(error), 2 if isinstance(error, UsageError) else 1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -103,16 +105,8 @@ def command_module(name: str) -> Any:
     return import_module(f"rlrr.cli.{_MODULES.get(name, name.replace(' ', '_'))}")
 
 
-class _StopSignal:
-    """Turn a scheduler's SIGTERM into Ctrl-C, and remember the number of the signal that stopped the command."""
-
-    def __init__(self) -> None:
-        self.number = signal.SIGINT
-        signal.signal(signal.SIGTERM, self._interrupt)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> NoReturn:
-        self.number = signal.Signals(number)
-        raise KeyboardInterrupt
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(number)
 
 
 def _fail(message: str, code: int) -> int:

@@ -29,7 +29,7 @@ from rlrr.spectral.measures import (
     relative,
     stable_rank,
 )
-from rlrr.spectral.tuned import Pair, Source
+from rlrr.spectral.tuned import Pair, Tuned
 
 # Weights measured at once, each on its share of the threads: those of LAPACK wait for each other at every step, which
 # is slow wherever something else runs too. More than two would take more memory.
@@ -104,7 +104,7 @@ class Analysis:
 
     Attributes:
         label: How tables and legends call it.
-        method: As in `Source`, as are `trained`, `accuracy`, `accuracy_of`, `vectors` and `deviations`.
+        method: As in `Tuned`, as are `trained`, `accuracy`, `accuracy_of`, `vectors` and `deviations`.
         directions: How many leading singular directions make a subspace.
         rank: How many directions were decomposed; None for all.
         rows: One for each weight, in the model's order; none for a method that has no weight form.
@@ -165,7 +165,7 @@ class Analysis:
 
 
 def analyze(
-    source: Source,
+    source: Tuned,
     *,
     directions: int = 16,
     rank: int | None = None,
@@ -209,7 +209,8 @@ def analyze(
     if rows and not any(row.norm_before for row in rows):
         raise RLRRError(f"{source.label}: all weights before tuning are zero; are they those it was tuned from?")
     about = (source.label, source.method, source.trained, source.accuracy, source.accuracy_of)
-    return Analysis(*about, directions, rank, rows, source.vectors, list(source.deviations))
+    drawn = {module: tensors for module, tensors in source.vectors.items() if module in source.neutral}
+    return Analysis(*about, directions, rank, rows, drawn, list(source.deviations))
 
 
 def measure(pair: Pair, *, directions: int = 16, rank: int | None = None) -> WeightMeasures:
