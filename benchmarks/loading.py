@@ -41,11 +41,10 @@ import timm
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from measure import (
-    check_model,
-    choose_device,
     command_line,
     machine,
     markdown_table,
+    setup,
     spread,
     synchronize,
     write_results,
@@ -165,10 +164,7 @@ def main(
         threads: Threads of torch; None for torch's own choice.
         output: Folder of loading.json and loading.md.
     """
-    check_model(model)
-    if threads:
-        torch.set_num_threads(threads)
-    where, about = choose_device(device), machine()
+    where, about = setup(device, threads, [model]), machine()
     workers = about["cores"] if workers is None else workers
     config = timm.data.resolve_model_data_config(timm.create_model(model))
     rates = trained_per_second(model, config, batch_size, max(repeats, 5), where)

@@ -45,12 +45,11 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from measure import (
     PRECISIONS,
     PeakMemory,
-    check_model,
-    choose_device,
     command_line,
     in_new_process,
     machine,
     markdown_table,
+    setup,
     spread,
     synchronize,
     write_results,
@@ -149,9 +148,7 @@ def measure_times(
     Returns:
         For each case and turn the seconds by `PARTS`.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    place = torch.device(device)
+    place = torch.device(setup(device, threads))
     random.seed(0)
     data = batch(batch_size, image_size, place)
     trainings = {case: Training(case, model, image_size, precision, place) for case in cases}
@@ -174,9 +171,7 @@ def measure_memory(
         `peak_mib` above the model; `model_mib` (in RSS, with the pages of code that making it needed); the number of
         `trained` parameters.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    place = torch.device(device)
+    place = torch.device(setup(device, threads))
     _load_libraries(place, PRECISIONS[precision])
     empty = PeakMemory(place)
     training = Training(case, model, image_size, precision, place)
@@ -275,11 +270,7 @@ def main(
     """
     if unknown := [case for case in cases if case not in CASES]:
         raise UsageError(f"There is no case {unknown[0]!r}.{did_you_mean(unknown[0], CASES)}")
-    for model in models:
-        check_model(model)
-    if threads:
-        torch.set_num_threads(threads)
-    options = {"image_size": image_size, "device": choose_device(device), "threads": threads}
+    options = {"image_size": image_size, "device": setup(device, threads, models), "threads": threads}
     runs: list[dict[str, Any]] = []
     for setting in product(models, batch_sizes, precisions):
         timed = in_new_process(partial(measure_times, turns=turns, warmup=warmup, **options), *setting, cases)

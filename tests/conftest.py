@@ -1,7 +1,12 @@
 """What many tests need: a tiny backbone in a folder, and small folders of images that can be told apart."""
 
 import json
+import os
 from pathlib import Path
+
+# Before torch is imported: each worker, and each process that a test starts, has one thread, which never spins.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest

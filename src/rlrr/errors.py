@@ -1,10 +1,18 @@
-"""The exceptions a user can cause, and the search for the name that was meant."""
+"""The exceptions a user can cause, the search for the name that was meant, and the check for an extra's packages."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from importlib.util import find_spec
 from signal import SIGINT
+
+_EXTRAS = {  # modules by which it is known whether an extra of pyproject.toml is installed
+    "report": ("matplotlib", "jinja2", "sklearn"),
+    "compare": ("joblib", "filelock"),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
+    "hub": ("datasets",),
+}
 
 
 class RLRRError(ValueError):
@@ -46,3 +54,13 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     bare = {choice.lstrip("-"): choice for choice in choices}  # the hyphens of options would make all of them alike
     near = difflib.get_close_matches(name.lstrip("-"), list(bare), n=3, cutoff=0.6)
     return f" Did you mean {', '.join(bare[choice] for choice in near)}?" if near else ""
+
+
+def require(extra: str) -> None:
+    """Refuse to go on without the packages of an extra.
+
+    Raises:
+        RLRRError: one is missing; the sentence names the extra.
+    """
+    if missing := [name for name in _EXTRAS[extra] if find_spec(name) is None]:
+        raise RLRRError(f"This needs {' and '.join(missing)}: pip install 'rlrr[{extra}]'.")

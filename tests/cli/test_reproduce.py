@@ -132,7 +132,7 @@ def test_it_is_stopped_and_goes_on_without_repeating_a_training(reproduce, vtab,
     with monkeypatch.context() as patch:
         patch.setattr(protocol, "train", stops)
         stopped = reproduce("vtab1k", vtab, "--tasks", "eurosat", "kitti")
-    assert stopped.code == 1
+    assert stopped.code == 130
     assert "rlrr: Stopped: run the same command again to go on." in stopped.err
     assert reproduce("vtab1k", vtab, "--tasks", "eurosat", "kitti").code == 0
     assert [(one.data.split("/")[-1], one.seed) for one in trained] == [

@@ -12,6 +12,8 @@ import pytest
 
 import rlrr
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parents[2] / "docs" / "design.md"
 
 

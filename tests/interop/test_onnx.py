@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,8 +127,8 @@ def test_an_opset_that_torch_cannot_write_is_refused(finished_run, tmp_path, cap
 
 
 def test_a_missing_package_is_named(finished_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == "onnxscript" else name)
-    with pytest.raises(RLRRError, match=r"ONNX needs onnxscript: pip install 'rlrr\[export\]'"):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(RLRRError, match=r"onnxscript: pip install 'rlrr\[export\]'"):
         export_onnx(finished_run, tmp_path / "model.onnx")
 
 

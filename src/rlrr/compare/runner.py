@@ -16,6 +16,7 @@ from rlrr.compare.folder import find_result, shown_result
 from rlrr.compare.plan import Plan, Result
 from rlrr.compare.protocol import measure
 from rlrr.errors import RLRRError, Stopped, UsageError
+from rlrr.threads import worker_settings
 
 _STOPPED = "Stopped: run the same command again to go on."
 
@@ -64,7 +65,7 @@ def run_jobs(
 
     Args:
         jobs: The jobs, all on one backbone and by one protocol.
-        processes: Number of jobs that run at a time; the cores are shared out among them.
+        processes: Number of jobs that run at a time; above 1, each in a process with one thread.
         say: Told of each run before it starts, and of each job that fails; it must pickle if `processes` is above 1.
         only: Names of the jobs to run; for other jobs a finished result is taken where it is of the same plan.
 
@@ -92,7 +93,8 @@ def run_jobs(
             results[job.name] = result
         elif is_wanted:
             pending.append(job)
-    parallel = Parallel(n_jobs=min(processes, len(pending)) or 1, return_as="generator_unordered")
+    processes = min(processes, len(pending)) or 1
+    parallel = Parallel(n_jobs=processes, return_as="generator_unordered", **worker_settings())
     try:
         for name, outcome in parallel(delayed(_outcome)(job, fingerprint, say) for job in pending):
             if isinstance(outcome, Result):

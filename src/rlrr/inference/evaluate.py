@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from rlrr.data import ImageData, Split, data_source, load_data, prepare_split
 from rlrr.data.pipeline import preparation
@@ -16,7 +14,11 @@ from rlrr.data.split import enumerated
 from rlrr.errors import RLRRError, UsageError
 from rlrr.files import write_json
 from rlrr.inference.predict import Classifier, load
-from rlrr.report import figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from rlrr.report.figures import Look
 
 
 @dataclass(frozen=True)
@@ -95,32 +97,47 @@ def evaluate_split(
     )
     probabilities = classifier.logits(classifier.dataset(split, cache)).softmax(-1)
     confidence, predicted = (tensor.numpy() for tensor in probabilities.max(-1))
-    labels, indices = np.asarray(split.labels), np.arange(len(classifier.classes))
-    measures = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
+    labels, count = np.asarray(split.labels), len(classifier.classes)
+    confusion = np.bincount(labels * count + predicted, minlength=count**2).reshape(count, count)
     return Evaluation(
         split=what,
         images=len(split),
         accuracy=float((labels == predicted).mean()),
         classes=list(classifier.classes),
-        per_class=[
-            {"precision": float(p), "recall": float(r), "f1": float(f), "images": int(n)}
-            for p, r, f, n in zip(*measures, strict=True)
-        ],
-        confusion=confusion_matrix(labels, predicted, labels=indices),
+        per_class=_per_class(confusion),
+        confusion=confusion,
         predicted=predicted,
         confidence=confidence,
         skipped=skipped,
     )
 
 
-def confusion_picture(evaluation: Evaluation, who: str = "", *, look: figures.Look = figures.LIGHT) -> Figure:
+def _per_class(confusion: np.ndarray) -> list[dict[str, float]]:
+    """Precision, recall, F1 and number of images of each class; a measure without any image is 0."""
+    right, images, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    return [
+        {
+            "precision": float(r / max(p, 1)),
+            "recall": float(r / max(n, 1)),
+            "f1": float(2 * r / max(n + p, 1)),
+            "images": int(n),
+        }
+        for r, n, p in zip(right, images, predicted, strict=True)
+    ]
+
+
+def confusion_picture(evaluation: Evaluation, who: str = "", *, look: Look | None = None) -> Figure:
     """Its confusion matrix, under a title that begins with `who`."""
+    from rlrr.report import figures
+
     title = f"{who or evaluation.split}: {evaluation.accuracy:.1%} of {evaluation.images} images right"
-    return figures.confusion_matrix(evaluation.confusion, evaluation.classes, title, look=look)
+    return figures.confusion_matrix(evaluation.confusion, evaluation.classes, title, look=look or figures.LIGHT)
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path, who: str = "") -> tuple[Path, Path]:
     """Write `evaluation.json` and the picture `confusion.png`, whose title begins with `who`; gives their paths."""
+    from rlrr.report import figures
+
     numbers, picture = folder / "evaluation.json", folder / "confusion.png"
     write_json(numbers, evaluation.to_dict())
     figures.save(confusion_picture(evaluation, who), picture)

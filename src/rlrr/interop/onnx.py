@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from rlrr.adapters.folder import load_adapter, merged_model
 from rlrr.backbones.weights import brief
-from rlrr.errors import RLRRError, UsageError
+from rlrr.errors import RLRRError, UsageError, require
 from rlrr.files import cannot_write, expect_new_file, write_json
 from rlrr.inference.predict import Classifier, sample_images
 from rlrr.methods.capabilities import can_merge
@@ -26,7 +25,6 @@ from rlrr.methods.trainable import plain_model
 BATCH_SIZES = (1, 3)
 TOLERANCE = 1e-3  # share of the largest logit
 NOISE = 6  # images of noise, where there are no real ones
-_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,7 @@ def export_onnx(
     """
     path = Path(output)
     expect_new_file(path)
-    if missing := [package for package in _PACKAGES if find_spec(package) is None]:
-        raise RLRRError(f"ONNX needs {' and '.join(missing)}: pip install 'rlrr[export]'.")
+    require("export")
     classifier = Classifier(*load_adapter(Path(run), weights))
     pixels, compared_on = _images(classifier, images)
     with torch.inference_mode():

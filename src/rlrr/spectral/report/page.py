@@ -30,8 +30,8 @@ COLUMNS = (
 
 
 START = (
-    "RLRR starts away from pre-training unless it was trained with --set init_weights=identity (see docs/methods/rlrr.md): "
-    "a part of its change, and often most of it, was there before the first step; --log-deviation tells how much."
+    "RLRR starts away from pre-training unless it was trained with --set init_weights=identity (see docs/methods/rlrr.md): a "
+    "part of its change, and often most of it, was there before the first step; --log-deviation tells how much."
 )
 
 
