@@ -1,11 +1,14 @@
-# `make demo` and `make test` need Python 3.11+ and make; each prepares .venv first.
+# Every target needs Python 3.11+ and make, and prepares .venv first.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PEFT   := .peft-tests
+# Tests share the cores; tests of one xdist_group run one after the other in one process.
+PYTEST := $(BIN)/pytest -n auto --dist loadgroup
 
-.PHONY: install demo test lint conformance bench clean
+.PHONY: install demo check test soak lint conformance bench clean
 
+# The package with all its extras, as developers need it.
 install: $(VENV)/installed
 
 # torch and torchvision are asked for together, so that pip picks builds that fit; the last line proves they do.
@@ -17,18 +20,29 @@ $(VENV)/installed: pyproject.toml
 		echo 'torch and torchvision do not fit together: remove any local torch file that pip picks up, then run again.'; exit 1; }
 	@touch $@
 
+# Train, compare and look at a small model in minutes, offline.
 demo: install
 	$(BIN)/rlrr demo --output demo --overwrite
 
-test: install
-	$(BIN)/pytest
+# The quick tests, for while you work: under 90 seconds on two cores.
+check: install
+	$(PYTEST) -m 'not slow and not soak'
 
+# The quick and the slow tests, as CI runs them: under 6 minutes on two cores.
+test: install
+	$(PYTEST)
+
+# Everything, with the full matrices of which `make test` has a sample.
+soak: install
+	$(PYTEST) -m ''
+
+# Style, formatting and types.
 lint: install
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 
-# PEFT's own test-suite, of the version installed here, on our tuner.
+# PEFT's own test-suite, of the version installed here, on our tuners.
 conformance: install $(PEFT)/tests
 	PEFT_TESTS=$(PEFT)/tests $(BIN)/pytest tests/conformance
 
@@ -44,5 +58,6 @@ bench: install
 	$(BIN)/python benchmarks/step.py --models [vit_small_patch16_224] --cases [official,rlrr,lora,full] \
 		--precisions [fp32] --turns 4 --output bench
 
+# Remove what the other targets made.
 clean:
 	rm -rf $(VENV) $(PEFT) demo bench

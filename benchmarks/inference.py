@@ -34,11 +34,10 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from measure import (
     PRECISIONS,
-    check_model,
-    choose_device,
     command_line,
     machine,
     markdown_table,
+    setup,
     spread,
     synchronize,
     write_results,
@@ -186,14 +185,11 @@ def main(
         threads: Threads of torch; None for torch's own choice.
         output: Folder of inference.json and inference.md.
     """
-    check_model(model)
     if not adapters or max(adapters) > batch_size:
         raise UsageError(
             f"{max(adapters, default=0)} adapters cannot share {batch_size} images: give numbers up to batch_size.",
         )
-    if threads:
-        torch.set_num_threads(threads)
-    place = torch.device(choose_device(device))
+    place = torch.device(setup(device, threads, [model]))
     images = torch.randn(batch_size, 3, image_size, image_size, device=place)
     options = {"model": model, "batch_size": batch_size, "precision": precision, "image_size": image_size}
     options |= {"warmup": warmup, "device": place.type, "threads": threads}

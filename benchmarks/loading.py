@@ -41,11 +41,10 @@ import timm
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from measure import (
-    check_model,
-    choose_device,
     command_line,
     machine,
     markdown_table,
+    setup,
     spread,
     synchronize,
     write_results,
@@ -59,7 +58,7 @@ from rlrr.data import PreparedImages, Split, prepare_split
 from rlrr.data.cache import FOLDER, LIMIT, CachedImages, open_images, place
 from rlrr.data.pipeline import flip, preparation
 from rlrr.methods.apply import apply_method
-from rlrr.training.trainer import resolve_precision
+from rlrr.training.precision import resolve_precision
 
 CLASSES = 100
 WAYS = ("decoded each time", "in memory", "mapped", *(("mapped, from disk",) if hasattr(os, "posix_fadvise") else ()))
@@ -96,7 +95,7 @@ def preparing(split: Split, config: dict[str, Any], repeats: int, cache: Path) -
 
 def trained_per_second(model: str, config: dict[str, Any], batch_size: int, repeats: int, device: str) -> list[float]:
     """Images that training alone takes in a second, of each step."""
-    adapted = apply_method(timm.create_model(model, num_classes=CLASSES), "rlrr", None, None).train().to(device)
+    adapted = apply_method(timm.create_model(model, num_classes=CLASSES), "rlrr").train().to(device)
     images = torch.randn(batch_size, *config["input_size"], device=device)
     labels = torch.randint(CLASSES, (batch_size,), device=device)
     optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=1e-4)
@@ -165,10 +164,7 @@ def main(
         threads: Threads of torch; None for torch's own choice.
         output: Folder of loading.json and loading.md.
     """
-    check_model(model)
-    if threads:
-        torch.set_num_threads(threads)
-    where, about = choose_device(device), machine()
+    where, about = setup(device, threads, [model]), machine()
     workers = about["cores"] if workers is None else workers
     config = timm.data.resolve_model_data_config(timm.create_model(model))
     rates = trained_per_second(model, config, batch_size, max(repeats, 5), where)

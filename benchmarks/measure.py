@@ -1,8 +1,8 @@
-"""What all benchmarks share: the machine, a fresh process for each measurement, peak memory, tables and files.
+"""Share what benchmarks need: set-up, the machine, a fresh process for each measurement, peak memory, tables, files.
 
-    from measure import in_new_process, machine, markdown_table, spread, write_results
+    from measure import in_new_process, machine, markdown_table, setup, spread, write_results
 
-It works since Python puts the folder of the script that is run, this one, on its path.
+The import works since Python puts the folder of the script that is run, this one, on its path.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import platform
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -37,7 +37,7 @@ _PROCESS = Path("/proc/self/status")  # of Linux
 
 
 def machine() -> dict[str, Any]:
-    """The machine and the versions that a result depends on: cpu, cores, threads (of torch), gpu, torch, versions."""
+    """Describe the machine and the versions behind a result: cpu, cores, threads (of torch), gpu, torch, versions."""
     return {
         "cpu": _cpu_model(),
         "cores": joblib.cpu_count(),
@@ -56,7 +56,7 @@ def _cpu_model() -> str:
 
 
 def in_new_process(function: Callable[..., Any], *args: Any) -> Any:
-    """What `function(*args)` returns in a process of its own, which shares no memory, cache or thread pool with this.
+    """Call `function(*args)` in a process of its own, which shares no memory, cache or thread pool with this one.
 
     The function must stand at the top of a module, and the script must start under `if __name__ == "__main__"`. An
     exception there is raised here. Further arguments can be bound with `functools.partial`.
@@ -75,11 +75,11 @@ def in_new_process(function: Callable[..., Any], *args: Any) -> Any:
 
 
 class PeakMemory:
-    """The most memory in use since it was made, above what was in use then, in MiB.
+    """Measure the peak of memory since this object was made, above the memory in use then, in MiB.
 
-    On the CPU that is the resident memory of the process, so that what lies free in the heap is given back first, lest
-    it be used again unseen; on a GPU what torch has allocated. It needs Linux or a GPU. Libraries that torch loads
-    when it first needs them count too: have it need them before.
+    On the CPU that is the resident memory of the process: the free part of the heap is given back first, so that it is
+    not used again unseen. On a GPU it is what torch has allocated. It needs Linux or a GPU. Libraries that torch loads
+    at their first use count too: use them before.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -91,48 +91,48 @@ class PeakMemory:
         self.start = torch.cuda.memory_allocated() / 2**20 if device.type == "cuda" else _resident("VmRSS")
 
     def above_start(self) -> float:
-        """The peak so far minus what was in use at the start."""
+        """Subtract the memory in use at the start from the peak so far."""
         peak = torch.cuda.max_memory_allocated() / 2**20 if self.device.type == "cuda" else _resident("VmHWM")
         return peak - self.start
 
 
 def _resident(key: str) -> float:
-    """A line of /proc/self/status in MiB."""
-    found = re.search(rf"{key}:\s+(\d+) kB", _PROCESS.read_text()) if _PROCESS.exists() else None
-    if found is None:
+    """Read a line of /proc/self/status in MiB."""
+    line = re.search(rf"{key}:\s+(\d+) kB", _PROCESS.read_text()) if _PROCESS.exists() else None
+    if line is None:
         raise RLRRError("Peak memory on the CPU is read from /proc: measure on Linux, or on a GPU.")
-    return int(found[1]) / 1024
+    return int(line[1]) / 1024
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what the GPU still has to do, so that a clock read now tells the truth."""
+    """Wait until the GPU has done its queue, so that a clock read now tells the truth."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def check_model(name: str) -> None:
-    """Refuse a name that timm does not know.
+def setup(device: str | None, threads: int | None, models: Iterable[str] = ()) -> str:
+    """Check the names of timm models, give torch its threads, and choose `cpu` or `cuda`.
+
+    Args:
+        device: None takes the GPU if there is one.
+        threads: None leaves torch its own choice.
+        models: Names that timm must know.
 
     Raises:
-        RLRRError: naming the nearest one.
+        UsageError: timm has no such model, or torch finds no GPU where one is asked for.
     """
-    if not timm.is_model(name):
-        raise UsageError(f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
-
-
-def choose_device(name: str | None = None) -> str:
-    """`cpu` or `cuda`; None takes the GPU if there is one.
-
-    Raises:
-        RLRRError: a GPU is asked for where torch finds none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
+    for name in models:
+        if not timm.is_model(name):
+            raise UsageError(f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("torch finds no GPU here: leave out --device cuda.")
-    return name or ("cuda" if torch.cuda.is_available() else "cpu")
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def spread(values: Sequence[float]) -> str:
-    """Median (smallest–largest), all with the decimals that give the median three digits; one value stands alone."""
+    """Write the median (smallest–largest) with the decimals that give it three digits; one value stands alone."""
     median = statistics.median(values)
     decimals = max(0, 2 - math.floor(math.log10(abs(median)))) if median else 2
     low, middle, high = (f"{value:.{decimals}f}" for value in (min(values), median, max(values)))
@@ -140,7 +140,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; cells of a column are padded to one width, so that it can be read as it is."""
+    """Write a Markdown table; cells of a column are padded to one width, so that its source reads well."""
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     lines = [columns, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -149,7 +149,7 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def write_results(folder: Path, name: str, results: dict[str, Any], table: str) -> None:
-    """Write `name`.json and, as `name`.md, the table under a line about `results["machine"]`, that of `machine()`."""
+    """Write `name`.json and, as `name`.md, the table under a line about `results["machine"]`, made by `machine()`."""
     about = results["machine"]
     processors = " and ".join(name for name in (about["cpu"], about["gpu"]) if name)
     head = f"{processors}; cores: {about['cores']}; threads: {about['threads']}; torch {about['torch']}"
@@ -159,7 +159,7 @@ def write_results(folder: Path, name: str, results: dict[str, Any], table: str) 
 
 
 def command_line(main: Callable[..., None] | list[Callable[..., None]]) -> None:
-    """Run `main`, or that of several that is named, with the command line; a mistake of the user's is one line."""
+    """Run `main`, or the one of several that the command line names; a mistake of the user is one line."""
     try:
         auto_cli(main, as_positional=False)
     except RLRRError as error:

@@ -44,18 +44,18 @@ from rlrr.methods.trainable import check_adapted
 from rlrr.recipes.files import load_recipe
 from rlrr.spectral.analysis import Analysis, analyze
 from rlrr.spectral.export import write_csv, write_json
-from rlrr.spectral.tuned import open_source
+from rlrr.spectral.tuned import open_tuned
 from rlrr.training import run
 
 SAMPLES = ("mnist", "digits", "lfw")
 CASES: dict[str, dict[str, Any]] = {  # options of a recipe
     "linear": {"method": "linear"},
-    "shift": {"method": "rlrr", "init_weights": "identity"},
-    "ssf": {"method": "rlrr", "sides": "out", "residual": False, "init_weights": "identity"},
+    "shift": {"settings": {"init_weights": "identity"}},
+    "ssf": {"settings": {"sides": "out", "residual": False, "init_weights": "identity"}},
     "lora": {"method": "lora"},
     "rlrr": {"method": "rlrr"},
-    "identity": {"method": "rlrr", "init_weights": "identity"},
-    "no_residual": {"method": "rlrr", "residual": False},
+    "identity": {"settings": {"init_weights": "identity"}},
+    "no_residual": {"settings": {"residual": False}},
     "full": {"method": "full", "epochs": 24},
 }
 TITLES = {
@@ -94,7 +94,7 @@ def _tune(folder: Path, sample: str, case: str, epochs: int, image_size: int) ->
 
 def measured(folder: Path, sample: str, case: str) -> Analysis:
     """A run, analysed; called by its case."""
-    return analyze(open_source(folder / sample / case, label=f"{case}, {sample}"))
+    return analyze(open_tuned(folder / sample / case, label=f"{case}, {sample}"))
 
 
 MEASURES: dict[str, Callable[[Analysis], float | None]] = {

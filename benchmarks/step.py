@@ -10,7 +10,6 @@ The cases, all of which train the classifier too:
     rlrr       ours as `rlrr train` has it: in bf16 on a CPU attention is not fused, see `fastest_attention`
     quarter    ours with `gradient_tokens` 0.25; eighth: with 0.125
     light      eighth with timm's fused attention, as `tuner` has it
-    frozen     ours with `frozen` bf16, which makes sense under autocast to bf16 alone
     lora, ia3  PEFT's LoRA of rank 8 and its IA3, on the same linears
     full       full fine-tuning
     linear     the classifier alone
@@ -46,12 +45,11 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from measure import (
     PRECISIONS,
     PeakMemory,
-    check_model,
-    choose_device,
     command_line,
     in_new_process,
     machine,
     markdown_table,
+    setup,
     spread,
     synchronize,
     write_results,
@@ -65,8 +63,7 @@ from tqdm import tqdm
 from rlrr.backbones.families import block_linears, classifier_names
 from rlrr.errors import UsageError, did_you_mean
 from rlrr.methods.apply import apply_method
-from rlrr.training.attention import fastest_attention
-from rlrr.training.frozen import hold_frozen_in_bf16
+from rlrr.training.precision import fastest_attention
 
 CLASSES = 100
 SETTING = ("model", "batch_size", "precision")
@@ -88,28 +85,21 @@ def _bound(model: nn.Module) -> nn.Module:
     return model
 
 
-def _frozen(model: nn.Module) -> nn.Module:
-    model = apply_method(model, "rlrr")
-    hold_frozen_in_bf16(model, "bf16")
-    return model
-
-
 CASES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "official": official_form,
     "autograd": autograd_form,
     "tuner": lambda model: apply_method(model, "rlrr"),
     "rlrr": lambda model: apply_method(model, "rlrr"),
-    "quarter": lambda model: apply_method(model, "rlrr", gradient_tokens=0.25),
-    "eighth": lambda model: apply_method(model, "rlrr", gradient_tokens=0.125),
-    "light": lambda model: apply_method(model, "rlrr", gradient_tokens=0.125),
-    "frozen": _frozen,
-    "lora": lambda model: apply_method(model, "lora", 8),
+    "quarter": lambda model: apply_method(model, "rlrr", {"gradient_tokens": 0.25}),
+    "eighth": lambda model: apply_method(model, "rlrr", {"gradient_tokens": 0.125}),
+    "light": lambda model: apply_method(model, "rlrr", {"gradient_tokens": 0.125}),
+    "lora": lambda model: apply_method(model, "lora"),
     "ia3": _ia3,
     "full": lambda model: apply_method(model, "full"),
     "linear": lambda model: apply_method(model, "linear"),
     "bound": _bound,
 }
-AS_TRAINED = ("rlrr", "quarter", "eighth", "frozen")  # the cases with the attention that `rlrr train` chooses
+AS_TRAINED = ("rlrr", "quarter", "eighth")  # the cases with the attention that `rlrr train` chooses
 REFERENCE = "official"
 
 
@@ -158,9 +148,7 @@ def measure_times(
     Returns:
         For each case and turn the seconds by `PARTS`.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    place = torch.device(device)
+    place = torch.device(setup(device, threads))
     random.seed(0)
     data = batch(batch_size, image_size, place)
     trainings = {case: Training(case, model, image_size, precision, place) for case in cases}
@@ -183,9 +171,7 @@ def measure_memory(
         `peak_mib` above the model; `model_mib` (in RSS, with the pages of code that making it needed); the number of
         `trained` parameters.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    place = torch.device(device)
+    place = torch.device(setup(device, threads))
     _load_libraries(place, PRECISIONS[precision])
     empty = PeakMemory(place)
     training = Training(case, model, image_size, precision, place)
@@ -284,16 +270,11 @@ def main(
     """
     if unknown := [case for case in cases if case not in CASES]:
         raise UsageError(f"There is no case {unknown[0]!r}.{did_you_mean(unknown[0], CASES)}")
-    for model in models:
-        check_model(model)
-    if threads:
-        torch.set_num_threads(threads)
-    options = {"image_size": image_size, "device": choose_device(device), "threads": threads}
+    options = {"image_size": image_size, "device": setup(device, threads, models), "threads": threads}
     runs: list[dict[str, Any]] = []
     for setting in product(models, batch_sizes, precisions):
-        here = [case for case in cases if (case, setting[-1]) != ("frozen", "fp32")]
-        timed = in_new_process(partial(measure_times, turns=turns, warmup=warmup, **options), *setting, here)
-        for case in here:
+        timed = in_new_process(partial(measure_times, turns=turns, warmup=warmup, **options), *setting, cases)
+        for case in cases:
             memory = in_new_process(partial(measure_memory, **options), *setting, case)
             runs.append({**dict(zip(SETTING, setting, strict=True)), "case": case, "seconds": timed[case], **memory})
         table = summary(runs)

@@ -46,7 +46,7 @@ import numpy as np
 import timm
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from measure import command_line, in_new_process, machine, markdown_table, spread, synchronize, write_results
+from measure import command_line, in_new_process, machine, markdown_table, setup, spread, synchronize, write_results
 from official_form import official_form
 from PIL import Image
 from torch import nn
@@ -215,9 +215,7 @@ def measure(procedure: str, options: dict[str, Any], workers: int) -> dict[str, 
     Returns:
         Seconds by `STAGES`, and their `total`.
     """
-    if options["threads"]:
-        torch.set_num_threads(options["threads"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(setup(None, options["threads"]))
     torch.zeros(1, device=device)  # so that starting the GPU counts for neither
     everything = {"train_on": "trainval"} if procedure == "rlrr_trainval" else {}
     recipe = Recipe(**options, **everything)
@@ -282,8 +280,7 @@ def main(
         output: Folder of task.json and task.md.
     """
     workers = min(4, joblib.cpu_count()) if workers is None else workers
-    if threads:
-        torch.set_num_threads(threads)
+    setup(None, threads)
     runs: list[dict[str, Any]] = []
     with TemporaryDirectory() as scratch:
         task, weights = Path(scratch) / "generated", Path(scratch) / "backbone"

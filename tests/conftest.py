@@ -1,7 +1,12 @@
 """What many tests need: a tiny backbone in a folder, and small folders of images that can be told apart."""
 
 import json
+import os
 from pathlib import Path
+
+# Before torch is imported: each worker, and each process that a test starts, has one thread, which never spins.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest
@@ -206,10 +211,23 @@ def make_adapter(tiny_backbone):
     from rlrr.methods.apply import apply_method
     from rlrr.tuners import RLRRConfig
 
-    def make(folder: Path, *, backbone=tiny_backbone, method="rlrr", seed=0, classes=CLASSES, size=None, **settings):
+    def make(
+        folder: Path,
+        *,
+        backbone=tiny_backbone,
+        method="rlrr",
+        seed=0,
+        classes=CLASSES,
+        size=None,
+        config=None,  # of a tuner of PEFT that has no row in our table
+        **settings,
+    ):
         found = load_backbone(backbone, num_classes=len(classes), image_size=size)
         ours = method == "rlrr"
-        model = get_peft_model(found.model, RLRRConfig(**settings)) if ours else apply_method(found.model, method)
+        if config or ours:
+            model = get_peft_model(found.model, config or RLRRConfig(**settings))
+        else:
+            model = apply_method(found.model, method)
         generator = torch.Generator().manual_seed(seed)
         for parameter in model.parameters():
             if parameter.requires_grad:

@@ -1,14 +1,28 @@
 """The one exception, and the nearest names."""
 
+import pickle
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
 import pytest
 
-from rlrr.errors import RLRRError, UsageError, did_you_mean
+from rlrr import errors
+from rlrr.errors import RLRRError, Stopped, UsageError, did_you_mean, require
 
 
 def test_an_error_is_its_sentence_and_knows_whether_the_call_was_wrong():
     assert str(RLRRError("Bad.")) == "Bad."
     assert issubclass(RLRRError, ValueError)
     assert issubclass(UsageError, RLRRError)
+
+
+@pytest.mark.parametrize("numbers", [(), (signal.SIGTERM,)])
+def test_a_stop_knows_its_signal_also_in_another_process(numbers):
+    stopped = pickle.loads(pickle.dumps(Stopped.by(KeyboardInterrupt(*numbers), "Stopped.")))
+    assert (str(stopped), stopped.signal) == ("Stopped.", *(numbers or (signal.SIGINT,)))
 
 
 @pytest.mark.parametrize(
@@ -21,3 +35,25 @@ def test_the_nearest_names_are_offered(name, said):
 
 def test_at_most_three_names_are_offered():
     assert did_you_mean("vit", (f"vit{i}" for i in range(9))).count("vit") == 3
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(RLRRError, match=r"jinja2: pip install 'rlrr\[report\]'"):
+        require("report")
+
+
+def test_every_extra_that_can_be_missing_is_one_of_the_package():
+    with (Path(__file__).parents[1] / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    assert errors._EXTRAS.keys() <= extras.keys()
+
+
+def test_the_core_needs_no_extra():
+    program = """
+import sys
+sys.modules.update(dict.fromkeys(["matplotlib", "jinja2", "sklearn", "joblib", "filelock", "tensorboard", "datasets"]))
+import rlrr.training.run, rlrr.inference.evaluate, rlrr.inference.predict, rlrr.interop.merge
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from rlrr.errors import RLRRError
-from rlrr.files import atomic, cannot_write, read_json, write_json
+from rlrr.files import atomic, cannot_write, is_full, read_json, write_json
 
 
 def test_a_file_written_atomically_is_there_alone(tmp_path):
@@ -80,6 +80,19 @@ def test_a_place_that_is_no_folder_is_named(tmp_path):
 )
 def test_what_prevents_writing_is_said_in_one_sentence(number, said):
     assert said in str(cannot_write("x", OSError(number, os.strerror(number))))
+
+
+@pytest.mark.parametrize(
+    ("number", "full"), [(None, False), (errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)]
+)
+def test_a_disk_is_full_if_nothing_can_be_written_to_it_for_want_of_space(tmp_path, monkeypatch, number, full):
+    def sync(descriptor):
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    assert is_full(tmp_path) == full
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b'{"a": 1'])

@@ -1,52 +1,19 @@
 """rlrr: fine-tune any Vision Transformer with 0.3 % of its parameters.
 
-Importing it is quick: nothing heavy is loaded before a name is used. PEFT learns of our tuners as soon as both
-are imported, in either order, so that PEFT and transformers load our adapters.
+Importing it is quick: nothing heavy is loaded before a name is used. `__init__.pyi` lists the names and their homes.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import lazy_loader
 import wrapt
 
-if TYPE_CHECKING:
-    from rlrr.adapters.combine import combine
-    from rlrr.errors import RLRRError
-    from rlrr.inference.evaluate import evaluate
-    from rlrr.inference.predict import load
-    from rlrr.interop.merge import merge
-    from rlrr.recipes.recipe import Recipe
-    from rlrr.spectral.analyze import analyze
-    from rlrr.training.run import train
-    from rlrr.tuners import RLRRConfig, RLRRModel
-
-__all__ = ["RLRRConfig", "RLRRError", "RLRRModel", "Recipe", "analyze", "combine", "evaluate", "load", "merge", "train"]
-_HOME = {
-    "RLRRConfig": "rlrr.tuners",
-    "RLRRError": "rlrr.errors",
-    "RLRRModel": "rlrr.tuners",
-    "Recipe": "rlrr.recipes.recipe",
-    "analyze": "rlrr.spectral.analyze",
-    "combine": "rlrr.adapters.combine",
-    "evaluate": "rlrr.inference.evaluate",
-    "load": "rlrr.inference.predict",
-    "merge": "rlrr.interop.merge",
-    "train": "rlrr.training.run",
-}
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
-@wrapt.when_imported("peft")
+@wrapt.when_imported("peft")  # PEFT and transformers load our adapters as soon as both packages are imported
 def _register_tuners(peft: Any) -> None:
     import_module("rlrr.tuners")
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -1,13 +1,30 @@
-"""The one exception a user can cause, and the search for what was meant instead."""
+"""The exceptions a user can cause, the search for the name that was meant, and the check for an extra's packages."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from importlib.util import find_spec
+from signal import SIGINT
+
+_EXTRAS = {  # modules by which it is known whether an extra of pyproject.toml is installed
+    "report": ("matplotlib", "jinja2", "sklearn"),
+    "compare": ("joblib", "filelock"),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
+    "hub": ("datasets",),
+}
 
 
 class RLRRError(ValueError):
-    """Bad input: one sentence on what was wrong, where, and what to do, which the command line prints alone."""
+    """Bad input: one sentence on what was wrong, where, and what to do, which the command line prints alone.
+
+    Attributes:
+        option: Name of the recipe's option with which the sentence begins, if it is about one.
+    """
+
+    def __init__(self, message: str = "", *, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class UsageError(RLRRError):
@@ -15,7 +32,21 @@ class UsageError(RLRRError):
 
 
 class Stopped(RLRRError):
-    """A run that a user or a scheduler stopped, and that can be resumed."""
+    """A run that a user or a scheduler stopped, and that can be resumed.
+
+    Attributes:
+        signal: Number of the signal that stopped the run, SIGINT unless a handler raised `KeyboardInterrupt(number)`.
+    """
+
+    def __init__(self, message: str, signal: int = SIGINT) -> None:
+        super().__init__(message)
+        self.signal = int(signal)
+
+    @classmethod
+    def by(cls, interrupt: KeyboardInterrupt, message: str) -> Stopped:
+        """Put an interrupt into words, with its signal if the handler named one."""
+        number = interrupt.args[0] if interrupt.args else SIGINT
+        return cls(message, number)
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
@@ -23,3 +54,13 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     bare = {choice.lstrip("-"): choice for choice in choices}  # the hyphens of options would make all of them alike
     near = difflib.get_close_matches(name.lstrip("-"), list(bare), n=3, cutoff=0.6)
     return f" Did you mean {', '.join(bare[choice] for choice in near)}?" if near else ""
+
+
+def require(extra: str) -> None:
+    """Refuse to go on without the packages of an extra.
+
+    Raises:
+        RLRRError: one is missing; the sentence names the extra.
+    """
+    if missing := [name for name in _EXTRAS[extra] if find_spec(name) is None]:
+        raise RLRRError(f"This needs {' and '.join(missing)}: pip install 'rlrr[{extra}]'.")

@@ -13,6 +13,8 @@ from typing import Any
 
 from rlrr.errors import RLRRError, UsageError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -40,9 +42,29 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def cannot_write(path: Path, error: OSError) -> RLRRError:
     """Put an error of the file system into one sentence about `path`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RLRRError(f"No space left on the disk to write {path}: free some space, then run again.")
+    if error.errno in _FULL:
+        return no_space(path)
     return RLRRError(f"Cannot write {path}: {error.strerror or error}. Choose another place, or check its permissions.")
+
+
+def no_space(path: Path) -> RLRRError:
+    """Say that the disk has no space for `path`."""
+    return RLRRError(f"No space left on the disk to write {path}: free some space, then run again.")
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of a folder takes no further MiB, be it full or over a quota."""
+    probe = folder / f".probe.{secrets.token_hex(4)}.tmp"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(1 << 20))
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno in _FULL
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+    return False
 
 
 def expect_new_file(path: Path) -> None:

@@ -14,7 +14,7 @@ import rlrr
 from rlrr.adapters.combine import combine
 from rlrr.adapters.folder import load_adapter, merged_model
 from rlrr.adapters.record import read_record
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, UsageError
 
 PIXELS = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -100,7 +100,7 @@ def test_a_combination_can_be_combined(runs, tmp_path):
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"method": "lora"}, "is a run of lora: only runs of rlrr"),
+        ({"method": "lora"}, r"differ in method \(rlrr and lora\)"),
         ({"classes": ("red", "blue", "green")}, r"differ in classes \(red, green, blue, and red, blue, green\)"),
         ({"sides": "in"}, "differ in sides"),
         ({"backbone": "other"}, r"differ in backbone \(.*tiny with weights .*, and .*vit with weights "),
@@ -139,3 +139,10 @@ def test_wrong_arguments_are_refused(runs, tmp_path, count, arguments, said):
     (tmp_path / "file").touch()
     with pytest.raises(RLRRError, match="exists: give another --output"):
         combine(runs, tmp_path)
+
+
+def test_runs_of_a_method_without_a_sum_of_adapters_are_refused(make_adapter, tmp_path):
+    lora = [make_adapter(tmp_path / f"run {seed}", method="lora", seed=seed) for seed in range(2)]
+    with pytest.raises(UsageError, match="Runs of lora cannot be combined"):
+        combine(lora, tmp_path / "both")
+    assert not (tmp_path / "both").exists()

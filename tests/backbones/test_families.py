@@ -20,7 +20,15 @@ from transformers import (
     ViTModel,
 )
 
-from rlrr.backbones.families import block_linears, block_names, classifier_names, default_targets, family_of
+from rlrr.backbones.families import (
+    block_linears,
+    block_names,
+    classifier_names,
+    default_targets,
+    family_of,
+    module_names,
+    prefix_tokens,
+)
 from rlrr.errors import RLRRError
 
 TIMM = {"img_size": 32, "depth": 2, "embed_dim": 16, "num_heads": 2, "num_classes": 5}
@@ -136,14 +144,109 @@ def test_the_blocks_of_a_resnet_are_counted_through_its_stages():
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "count"), [("beit_base_patch16_224", "blocks", 12), ("convnext_atto", "stages", 4)]
+    ("name", "blocks"),
+    [
+        ("beit_base_patch16_224", [f"blocks.{i}" for i in range(12)]),
+        ("convnext_atto", [f"stages.{i}.blocks.{j}" for i, depth in enumerate((2, 2, 6, 2)) for j in range(depth)]),
+    ],
 )
-def test_an_unknown_family_has_the_blocks_that_its_lists_hold(name, path, count):
+def test_an_unknown_family_of_timm_has_the_blocks_that_timm_groups(name, blocks):
     with torch.device("meta"):
         model = timm.create_model(name)
     assert family_of(model) is None
-    assert block_names(model) == [f"{path}.{index}" for index in range(count)]
+    assert block_names(model) == module_names(model, "block") == blocks
+    assert module_names(model, "attn") == []
+
+
+def test_a_model_of_no_library_has_the_blocks_that_its_lists_hold():
+    blocks = [nn.Sequential(nn.Linear(2, 2)) for _ in range(3)]
+    assert block_names(nn.Sequential(*blocks)) == ["0", "1", "2"]
     assert block_names(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == []
+
+
+class Wrapped(nn.Module):
+    """As a tuner's layer: what it adapts is its `base_layer`, beside which it has modules of its own."""
+
+    def __init__(self, base_layer):
+        super().__init__()
+        self.base_layer, self.branch = base_layer, nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("inside", ["plain", "TimmWrapper"])
+def test_parts_are_found_in_a_model_whose_blocks_and_modules_are_wrapped(inside):
+    model = vit() if inside == "plain" else wrapper("vit_tiny_patch16_224", **TIMM)
+    path = "" if inside == "plain" else "timm_model."
+    blocks = (model if inside == "plain" else model.timm_model).blocks
+    blocks[0].attn.qkv = Wrapped(blocks[0].attn.qkv)
+    blocks[0] = Wrapped(blocks[0])
+    assert family_of(model) is not None
+    assert block_names(model) == module_names(model, "block") == [f"{path}blocks.0", f"{path}blocks.1"]
+    assert module_names(model, "mlp_norm") == [f"{path}blocks.0.base_layer.norm2", f"{path}blocks.1.norm2"]
+    assert module_names(model, "attn.qkv") == [f"{path}blocks.0.base_layer.attn.qkv", f"{path}blocks.1.attn.qkv"]
+    assert module_names(model, "mlp_norm", [1]) == [f"{path}blocks.1.norm2"]
+
+
+ANATOMY = {
+    "timm ViT": {
+        "attn.qkv": ["blocks.0.attn.qkv"],
+        "attn.proj": ["blocks.0.attn.proj"],
+        "attn.module": ["blocks.0.attn"],
+        "attn_norm": ["blocks.0.norm1"],
+        "mlp.fc1": ["blocks.0.mlp.fc1"],
+        "mlp.fc2": ["blocks.0.mlp.fc2"],
+        "mlp.module": ["blocks.0.mlp"],
+        "mlp_norm": ["blocks.0.norm2"],
+        "final_norm": ["norm"],
+        "head": ["head"],
+        "downsample": [],
+    },
+    "timm Swin": {
+        "attn.module": ["layers.0.blocks.0.attn", "layers.1.blocks.0.attn"],
+        "mlp_norm": ["layers.0.blocks.0.norm2", "layers.1.blocks.0.norm2"],
+        "patch_embed": ["patch_embed.proj"],
+        "head": ["head.fc"],
+    },
+    "transformers DeiT, distilled": {
+        "attn.qkv": [f"deit.layers.0.attention.{letter}_proj" for letter in "qkv"],
+        "attn.proj": ["deit.layers.0.attention.o_proj"],
+        "mlp_norm": ["deit.layers.0.layernorm_after"],
+        "mlp.fc2": ["deit.layers.0.mlp.fc2"],
+        "head": ["cls_classifier", "distillation_classifier"],
+    },
+    "transformers DINOv2": {
+        "block": ["dinov2.encoder.layer.0"],
+        "mlp_norm": ["dinov2.encoder.layer.0.norm2"],
+        "final_norm": ["dinov2.layernorm"],
+    },
+}
+
+
+@pytest.mark.parametrize(("family", "part"), [(family, part) for family, parts in ANATOMY.items() for part in parts])
+def test_modules_are_found_by_their_part(family, part):
+    with torch.device("meta"):
+        model = FAMILIES[family][0]()
+    assert module_names(model, part, [0]) == ANATOMY[family][part]
+
+
+def test_a_part_that_nobody_knows_is_refused_with_the_nearest():
+    with pytest.raises(RLRRError, match=r"mlp_norm"):
+        module_names(vit(), "mlp_nrom")
+
+
+@pytest.mark.parametrize(
+    ("build", "tokens"),
+    [
+        (vit, 1),
+        (lambda: vit("deit_tiny_distilled_patch16_224"), 2),
+        (lambda: vit(global_pool="avg", class_token=False), 0),
+        (lambda: vit("vit_small_patch14_reg4_dinov2", img_size=28), 5),
+        (FAMILIES["transformers DeiT, distilled"][0], 2),
+        (FAMILIES["transformers DINOv2 with registers"][0], 5),
+    ],
+)
+def test_tokens_before_the_patches_are_counted(build, tokens):
+    with torch.device("meta"):
+        assert prefix_tokens(build()) == tokens
 
 
 def test_a_model_without_classes_has_no_classifier():
@@ -165,7 +268,7 @@ def test_layers_choose_blocks_and_keep_what_is_outside():
 @pytest.mark.parametrize("layers", [[2], [0, -1]])
 def test_a_block_that_the_model_has_not_is_refused(layers):
     model = vit()
-    with pytest.raises(RLRRError, match=f"names block {layers[-1]}, which"):
+    with pytest.raises(RLRRError, match=f"names block {layers[-1]}: this VisionTransformer"):
         family_of(model).target_modules(model, layers)
 
 
@@ -226,7 +329,7 @@ def test_a_part_is_what_its_name_says_and_the_parts_are_the_whole(family, part):
         return {name for name, _ in model.named_modules() if re.fullmatch(regex, name)}
 
     assert {path.format(index) for path in parts[part] for index in (0, 1)} <= hit([part])
-    everything = [hit([name]) for name in family_of(model).parts if name in parts or name == "mlp"]
+    everything = [hit([name]) for name in family_of(model).adapted if name in parts or name == "mlp"]
     assert sum(map(len, everything)) == len(hit())
     assert set().union(*everything) == hit() == set(default_targets(model))
 
@@ -243,9 +346,13 @@ def test_the_default_of_a_resnet_is_every_convolution():
 @pytest.mark.parametrize(
     ("build", "part", "sentence"),
     [
-        (vit, "downsample", "parts names 'downsample', which this VisionTransformer has not: it has attn, mlp, norm, "),
-        (swin, "patch_embed", "which this SwinTransformer has not: it has attn, mlp, norm, downsample."),
-        (vit, "norms", "Did you mean norm?"),
+        (
+            vit,
+            "downsample",
+            "which this VisionTransformer does not have: it has attn, mlp, norm, ",
+        ),
+        (swin, "conv", "which this SwinTransformer does not have: it has attn, mlp, norm, downsample"),
+        (vit, "norms", "Did you mean norm"),
     ],
 )
 def test_a_part_that_the_model_has_not_is_refused_with_those_there_are(build, part, sentence):

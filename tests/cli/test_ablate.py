@@ -20,12 +20,12 @@ def test_a_table_is_printed_and_what_is_there_is_not_run_again(ablate, images, t
     result = ablate(images, "--tables", "table11")
     assert result.code == 0, result.err
     assert result.out == (tmp_path / "out" / "results.md").read_text()
-    assert [one.multiply_weight for one in trained] == [False, True]
+    assert [one.settings for one in trained] == [{"multiply_weight": False}, {}]
     assert f"rlrr: {images.name}, no-weight: seed 0, 1 of 1" in result.err
     assert (tmp_path / "out" / images.name / "no-weight" / "result.json").exists()
     content = json.loads(ablate(images, "--tables", "table11", "fig2", "--json").out)
     assert list(content["tables"]) == ["table11", "fig2"]
-    assert [one.parts or one.layers_to_transform for one in trained[2:]] == [
+    assert [value for one in trained[2:] for value in one.settings.values()] == [
         *(["attn"], ["mlp"], ["norm"]),
         *(["attn", "mlp"], ["attn", "norm"], ["mlp", "norm"]),
         [0],
@@ -58,7 +58,7 @@ def test_a_recipe_file_or_a_packaged_recipe_is_what_is_varied(ablate, images, tm
         ((), "Missing: DATA"),
         (("sample:lfw", "--tables", "table7"), "There is no table 'table7'"),
         (("sample:lwf", "--tables", "table6"), "There is no sample 'lwf'"),
-        (("sample:lfw", "--tables", "table6", "--config", "vtab1k/cifer"), "no packaged recipe 'vtab1k/cifer'"),
+        (("sample:lfw", "--tables", "table6", "--config", "vtab1k/cifer"), "Did you mean vtab1k/cifar"),
         (("sample:lfw", "--tables", "table6", "--epoch", 3), "There is no option --epoch. Did you mean --epochs"),
     ],
 )

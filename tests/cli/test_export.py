@@ -1,4 +1,4 @@
-"""`rlrr export` to ONNX; the paper's own format is in test_import."""
+"""`rlrr export`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ def test_the_onnx_file_is_compared_on_the_runs_own_images(rlrr, finished_run, tm
     ("arguments", "said"),
     [
         ([], "Missing: --output."),
-        (["--output", "x.onnx", "--format", "tflite"], "--format must be one of onnx, official, not 'tflite'."),
         (["--output", "x.onnx", "--opset", "new"], "--opset must be a whole number, not 'new'."),
         (["--output", "."], ". exists: give another --output; nothing is overwritten."),
     ],

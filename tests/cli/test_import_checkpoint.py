@@ -1,4 +1,4 @@
-"""`rlrr import`, and `rlrr export --format official`."""
+"""`rlrr import`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 FILE = Path(__file__).parents[1] / "golden" / "official_vit_trained.pth"
 NAMES = ["red", "green", "blue", "grey", "pink"]
@@ -29,14 +28,6 @@ def test_a_checkpoint_becomes_a_run_that_the_other_commands_take(rlrr, official_
     assert rlrr("predict", run, images / "test" / "red" / "0.png").code == 0
     assert rlrr("merge", run, "--output", tmp_path / "merged").code == 0
 
-    back = tmp_path / "back.pth"
-    result = rlrr("export", run, "--format", "official", "--output", back)
-    assert (result.code, result.err) == (0, "")
-    assert f"checkpoint of the paper's code in {back}" in result.out
-    given, written = (torch.load(file, weights_only=True) for file in (FILE, back))
-    assert given.keys() == written.keys()
-    assert all(torch.equal(given[name], written[name]) for name in given)
-
 
 @pytest.mark.parametrize(
     ("content", "said"),
@@ -57,7 +48,5 @@ def test_classes_that_do_not_fit_are_refused(refused, official_backbones, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_wrong_use_is_refused(refused, finished_run, tmp_path):
+def test_wrong_use_is_refused(refused):
     assert refused("import", FILE, code=2).startswith("Missing: --model, --output.")
-    arguments = ("export", finished_run, "--format", "official", "--output", tmp_path / "file.pth", "--opset", 18)
-    assert "--images and --opset are options of --format onnx" in refused(*arguments, code=2)

@@ -4,19 +4,45 @@ from __future__ import annotations
 
 import json
 
-from rlrr.recipes.recipe import METHODS
+import pytest
+
+from rlrr.methods.table import METHODS
 
 
 def test_methods_are_listed(rlrr):
-    lines = rlrr("methods").out.splitlines()
+    lines = rlrr("methods").out.partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in lines[2:]] == list(METHODS)
 
 
 def test_methods_as_json(rlrr):
     found = json.loads(rlrr("methods", "--json").out)
-    assert tuple(found) == METHODS
-    assert found["rlrr"]["rank"] == 1
-    assert found["linear"]["rank"] is None
+    assert list(found) == list(METHODS)
+    assert found["rlrr"]["learning_rate"] == METHODS["rlrr"].learning_rate
+    assert found["linear"]["config"] is None
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_explained(rlrr, name):
+    result = rlrr("methods", name)
+    assert result.code == 0, result.err
+    assert METHODS[name].summary in result.out
+    explained = json.loads(rlrr("methods", name, "--json").out)
+    assert f"{explained['parameters']:,} on ViT-B/16" in result.out
+    assert explained["abilities"].keys() == {"can_merge", "can_mix", "can_combine", "can_split"}
+    for setting, described in explained["settings"].items():
+        assert f"  {setting}: {described['type']} (default: " in result.out
+
+
+def test_the_settings_of_rlrr_have_meanings_and_its_parameters_are_the_papers(rlrr):
+    explained = json.loads(rlrr("methods", "rlrr", "--json").out)
+    assert explained["parameters"] == 288_768
+    assert explained["settings"]["sides"]["type"] == "one of both, in, out"
+    assert explained["settings"]["rank"]["default"] == 1
+    assert all(described["meaning"] for described in explained["settings"].values())
+
+
+def test_an_unknown_method_is_met_with_the_nearest(refused):
+    assert "Did you mean lora" in refused("methods", "lroa", code=2)
 
 
 def test_backbones_are_listed_in_80_columns(rlrr):

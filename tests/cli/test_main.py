@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from rlrr.cli import methods
 from rlrr.cli.main import COMMANDS, command_module, main
 from rlrr.cli.parser import Parser
-from rlrr.errors import RLRRError, UsageError
+from rlrr.errors import RLRRError, Stopped, UsageError
 
 
 def parse(command: str) -> None:
@@ -74,8 +76,9 @@ def test_the_help_of_a_command_lists_its_options_and_ends_with_an_example_that_w
     assert "null" not in text
     parser = Parser(prog="rlrr")
     command_module(name).add_arguments(parser)
-    for action in parser._actions:
-        assert (action.option_strings or [action.metavar])[0] in text
+    for option in parser.hints:
+        assert option in text or not option.startswith("-")
+        assert "_" not in option
     parse(text.rstrip().splitlines()[-1].strip())
 
 
@@ -135,7 +138,8 @@ def test_an_unknown_command_is_met_with_the_nearest(refused):
     [
         (RLRRError("no"), 1, "rlrr: no\n"),
         (UsageError("no"), 2, "rlrr: no\n"),
-        (KeyboardInterrupt(), 1, "rlrr: Stopped.\n"),
+        (Stopped("no"), 130, "rlrr: no\n"),
+        (KeyboardInterrupt(), 130, "rlrr: Stopped.\n"),
     ],
 )
 def test_exit_codes_tell_failure_from_wrong_use(rlrr, monkeypatch, error, code, message):
@@ -145,6 +149,23 @@ def test_exit_codes_tell_failure_from_wrong_use(rlrr, monkeypatch, error, code, 
     monkeypatch.setattr(methods, "run", fail)
     result = rlrr("methods")
     assert (result.code, result.out, result.err) == (code, "", message)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_stopped_by_a_signal_tells_which_by_its_exit_code(number, tmp_path):
+    config = tmp_path / "recipe.yaml"
+    os.mkfifo(config)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rlrr.cli.main", "train", "--config", config],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background job ignores Ctrl-C, and so would what the job starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    with config.open("w"):  # which waits until the command reads the file
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 128 + number
+    assert process.stderr.read() == "rlrr: Stopped.\n"
 
 
 def test_libraries_that_are_imported_later_keep_their_remarks_to_themselves():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -19,7 +19,7 @@ def parser() -> Parser:
     parser.add_argument("--rate", type=float, default=0.1)
     parser.add_argument("--flip", type=bool, default=False)
     parser.add_argument("--kind", type=Literal["plain", "fancy"], default="plain")
-    parser.add_argument("--config", type=str | None, default=None)
+    parser.add_argument("--set", type=dict[str, Any], default=None)
     parser.add_argument("--parts", type=list[str] | None, default=None)
     parser.add_argument("--keep", type=bool, default=True)
     return parser
@@ -69,11 +69,13 @@ def test_a_switch_stands_alone_or_has_a_value(parser, arguments, flip, data):
         (["--epo", "3"], "There is no option --epo. Did you mean --epochs?"),
         (["--epochs", "many"], "--epochs must be a whole number, not 'many'."),
         (["--epochs", "2.5"], "--epochs must be a whole number, not '2.5'."),
-        (["--image-size", "big"], "--image_size must be a whole number, not 'big'."),
+        (["--image_size", "big"], "--image-size must be a whole number, not 'big'."),
         (["--rate", "fast"], "--rate must be a number, not 'fast'."),
         (["--flip=maybe"], "--flip must be true or false, not 'maybe'."),
         (["--kind", "fancey"], "--kind must be one of plain, fancy, not 'fancey'. Did you mean fancy?"),
-        (["--epochs"], "--epochs needs a value."),
+        (["--epochs"], "--epochs expected one argument."),
+        (["--set", "rank"], "--set takes name=value, not 'rank'."),
+        (["--set", "rank=[1"], "--set takes values in YAML, which '[1' is not."),
         (["my", "flowers"], "Unexpected: flowers. A path with spaces needs quotes."),
         (["-epochs", "3"], "Unexpected: -epochs"),
     ],
@@ -83,51 +85,52 @@ def test_each_mistake_is_one_sentence(parser, arguments, message):
     assert refusal(parser, *arguments).endswith("See `rlrr try --help`.")
 
 
-def test_what_is_missing_is_named_as_the_help_names_it():
+def test_an_unknown_option_comes_before_a_missing_one():
     parser = Parser(prog="rlrr try")
     parser.add_argument("run", metavar="RUN", type=str)
     parser.add_argument("--output", type=str, required=True)
     assert refusal(parser).startswith("Missing: RUN, --output. ")
-    assert refusal(parser, "run").startswith("Missing: --output. ")
-
-
-def test_the_command_line_wins_over_the_file_wherever_it_stands(parser, tmp_path):
-    file = tmp_path / "résumé.yaml"
-    file.write_text("data: theirs\nepochs: 3\nrate: 1e-3\nflip: true\nimage_size: null\n", encoding="utf-8")
-    options = parser.parse(["--config", str(file)])
-    assert (options.data, options.epochs, options.rate, options.flip) == ("theirs", 3, 1e-3, True)
-    for arguments in (
-        ["ours", "--epochs", "4", "--flip=false", "--config", str(file)],
-        ["--config", str(file), "--flip=false", "--epochs", "4", "ours"],
-        ["--epochs", "4", f"--config={file}", "ours", "--flip=false"],
-    ):
-        options = parser.parse(arguments)
-        assert (options.data, options.epochs, options.rate, options.flip) == ("ours", 4, 1e-3, False)
+    assert refusal(parser, "run", "--ouput", "x").startswith("There is no option --ouput. Did you mean --output?")
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("arguments", "settings"),
     [
-        (b"kind: plain\nepohs: 3", ", line 2: There is no option 'epohs'. Did you mean epochs?"),
-        (b"epochs: many", ", line 1: --epochs must be a whole number, not 'many'."),
-        (b"# a comment\nkind: plane", ", line 2: --kind must be one of plain, fancy, not 'plane'. Did you mean plain?"),
-        (b"data: [a", ": this is not YAML: "),
-        (b"words", ": it holds no options"),
-        (b"- a\n- b", ": it holds no options"),
-        (b"", ": it holds no options"),
-        (b"\xff\xfe\x00", ": it is not a text file"),
+        ([], None),
+        (["--set", "rank=4", "sides=in"], {"rank": 4, "sides": "in"}),
+        (
+            ["--set", "rank=4", "--set", "rank=5", "layers_to_transform=[0, 1]"],
+            {"rank": 5, "layers_to_transform": [0, 1]},
+        ),
+        (
+            ["--set", "alpha=1e-3", "shift=false", "parts=", "regex=.*(a=b)"],
+            {"alpha": 1e-3, "shift": False, "parts": None, "regex": ".*(a=b)"},
+        ),
     ],
 )
-def test_a_wrong_file_is_named_with_what_is_wrong_in_it(parser, tmp_path, content, message):
-    file = tmp_path / "recipe.yaml"
-    file.write_bytes(content)
-    assert refusal(parser, "--config", str(file)).startswith(f"{file}{message}")
+def test_settings_are_names_with_values_in_yaml(parser, arguments, settings):
+    assert parser.parse(arguments).set == settings
 
 
-def test_a_missing_file_is_named(parser, tmp_path):
-    missing = tmp_path / "none.yaml"
-    assert refusal(parser, "--config", str(missing)).startswith(f"Cannot read {missing}: No such file")
-    assert refusal(parser, "--config", str(tmp_path)).startswith(f"Cannot read {tmp_path}: Is a directory")
+def test_null_leaves_an_option_out_where_it_may_be(parser):
+    assert parser.parse(["--image-size", "null"]).image_size is None
+    assert "must be a whole number" in refusal(parser, "--epochs", "null")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (UsageError("image_size must be 1.", option="image_size"), "--image-size must be 1."),
+        (
+            UsageError("r.yaml, line 2: image_size must be 1.", option="image_size"),
+            "r.yaml, line 2: image_size must be 1.",
+        ),
+        (UsageError("Give `image_size` or `rlrr train` or `speed`."), "Give --image-size or `rlrr train` or `speed`."),
+        (RLRRError("image_size is odd."), "image_size is odd."),
+    ],
+)
+def test_an_error_of_the_library_names_options_where_they_are_options_here(parser, error, sentence):
+    assert parser.in_options(error) == sentence
 
 
 @pytest.mark.parametrize("arguments", [["--parts", "[attn,mlp]"], ["--parts", "attn,mlp"], ["--parts=attn,mlp", "x"]])
@@ -137,11 +140,14 @@ def test_a_list_has_commas_and_may_have_brackets(parser, arguments):
 
 def test_a_list_of_one_is_a_list(parser):
     assert parser.parse(["--parts", "attn", "images"]).parts == ["attn"]
-    assert "--parts must be a list, as A,B" in refusal(parser, "--parts", "[attn,")
+    parser.add_argument("--layers", type=list[int] | None, default=None)
+    assert parser.parse(["--layers", "[0, 1]", "images"]).layers == [0, 1]
+    assert "--layers must be a list, not '0,b'" in refusal(parser, "--layers", "0,b")
 
 
 def test_the_help_shows_how_lists_and_switches_are_written(parser):
     shown = parser.format_help()
     assert "--parts A,B" in shown
     assert "--keep {true,false}" in shown
-    assert "\n  --flip  " in shown
+    assert "--set NAME=VALUE" in shown
+    assert "\n  --flip" in shown

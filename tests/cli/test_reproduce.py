@@ -132,7 +132,7 @@ def test_it_is_stopped_and_goes_on_without_repeating_a_training(reproduce, vtab,
     with monkeypatch.context() as patch:
         patch.setattr(protocol, "train", stops)
         stopped = reproduce("vtab1k", vtab, "--tasks", "eurosat", "kitti")
-    assert stopped.code == 1
+    assert stopped.code == 130
     assert "rlrr: Stopped: run the same command again to go on." in stopped.err
     assert reproduce("vtab1k", vtab, "--tasks", "eurosat", "kitti").code == 0
     assert [(one.data.split("/")[-1], one.seed) for one in trained] == [
@@ -163,6 +163,16 @@ def test_the_papers_protocol_is_labelled(reproduce, make_fgvc, tmp_path, trained
     assert [(one.seed, one.protocol) for one in trained] == [(42, "paper")]
 
 
+def test_another_method_takes_the_benchmarks_part_and_its_own_defaults(reproduce, vtab, trained):
+    result = reproduce("vtab1k", vtab, "--tasks", "kitti", "--method", "lora", "--set", "r=4")
+    assert result.code == 0, result.err
+    recipe = trained[0]
+    assert (recipe.flip, recipe.crop_mode, recipe.settings) == (True, "squash", {"r": 4})
+    assert (recipe.drop_path, recipe.weight_decay, recipe.schedule, recipe.learning_rate) == (0.0, 1e-4, "cosine", 1e-3)
+    assert "- recipe: the benchmark's images and training budget, and lora's own defaults" in result.out
+    assert "settings={'r': 4}" in result.out
+
+
 def test_missing_folders_are_named_before_anything_runs(reproduce, vtab, trained):
     result = reproduce("vtab1k", vtab, "--tasks", "kitti", "cifar", "dtd")
     assert result.code == 2
@@ -179,8 +189,9 @@ def test_missing_folders_are_named_before_anything_runs(reproduce, vtab, trained
         (("vtab1k", "--protocol", "paper", "--rates", 1), "Leave --rates out with --protocol paper"),
         (("vtab1k", "--seeds", 1, 1), "--seeds must be different"),
         (("vtab1k", "--rates", 1, 1), "--rates must be different"),
-        (("vtab1k", "--jobs", 0), "--jobs must be 1 or more"),
+        (("vtab1k", "--jobs", 0), "must be 1 or more, not 0"),
         (("vtab1k", "--epochs", 0), "--epochs must be 1 or more"),
+        (("vtab1k", "--set", "rnak=2"), "rlrr has no setting rnak. Did you mean rank"),
         (("imagenet",), "must be one of vtab1k, fgvc, not 'imagenet'"),
     ],
 )

@@ -58,16 +58,54 @@ def test_a_packaged_recipe_is_taken_by_its_name(rlrr, refused, images, tiny_back
     assert "Did you mean vtab1k/cifar" in refused("train", images, "--config", "vtab1k/cifra", code=2)
 
 
-def test_a_packaged_recipe_of_another_task_is_remarked_on(rlrr, make_vtab, tiny_backbone, tmp_path):
+def test_a_packaged_recipe_of_another_task_or_not_of_the_method_is_remarked_on(
+    rlrr, make_vtab, tiny_backbone, tmp_path
+):
     root = make_vtab(tmp_path, "kitti")
-    options = ("--model", tiny_backbone, "--image-size", 32, "--cooldown", 0, "--test", "false", *QUICK)
+    options = ("--model", tiny_backbone, "--image-size", 32, "--test", "false", *QUICK)
     remark = "rlrr: vtab1k/cifar is the recipe of cifar, and the data is kitti\n"
-    for name in ("cifar", "kitti"):
-        trained = rlrr(
-            "train", root / "kitti", "--config", f"vtab1k/{name}", "--output", tmp_path / f"{name} run", *options
-        )
+    for name, method in (("cifar", "rlrr"), ("kitti", "lora")):
+        more = ("--cooldown", 0) if method == "rlrr" else ()
+        run = tmp_path / f"{name} run"
+        config = ("--config", f"vtab1k/{name}", "--method", method)
+        trained = rlrr("train", root / "kitti", *config, "--output", run, *options, *more)
         assert trained.code == 0, trained.err
         assert (remark in trained.err) is (name == "cifar")
+        assert ("lora has no recipe of its own for vtab1k" in trained.err) is (method == "lora")
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert (recipe["crop_mode"], recipe["flip"]) == ("squash", True)
+    assert (recipe["drop_path"], recipe["weight_decay"], recipe["schedule"]) == (0.0, 1e-4, "cosine")
+
+
+def test_settings_stand_in_the_recipe_and_run_again(rlrr, images, tiny_backbone, tmp_path):
+    run = tmp_path / "run"
+    options = ("--model", tiny_backbone, "--set", "rank=2", "parts=[attn]", *QUICK)
+    trained = rlrr("train", images, "--output", run, *options)
+    assert trained.code == 0, trained.err
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["settings"] == {"rank": 2, "parts": ["attn"]}
+    assert json.loads((run / "adapter_config.json").read_text())["rank"] == 2
+    again = rlrr("train", "--config", run / "recipe.yaml", "--set", "rank=1", "--output", tmp_path / "again", "--json")
+    assert json.loads(again.out)["recipe"]["settings"] == {"rank": 1, "parts": ["attn"]}
+
+
+def test_a_recipe_of_before_the_settings_is_refused_naming_them(refused, finished_run, tmp_path):
+    recipe = yaml.safe_load((finished_run / "recipe.yaml").read_text())
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump({**recipe, "rank": None, "sides": "both"}))
+    said = refused("train", "--config", tmp_path / "old.yaml", "--output", tmp_path / "run", code=2)
+    assert "there is no option 'rank'" in said
+    assert "`settings`" in said
+
+
+def test_a_run_of_before_the_settings_is_still_evaluated(rlrr, finished_run, images, tmp_path):
+    old = Path(shutil.copytree(finished_run, tmp_path / "old"))
+    record = json.loads((old / "rlrr.json").read_text())
+    del record["recipe"]["settings"], record["recipe"]["objective"]
+    record["recipe"] |= {"rank": None, "sides": "both", "frozen": "fp32", "warn_deviation": None, "random_crop": 0.5}
+    (old / "rlrr.json").write_text(json.dumps(record))
+    (old / "recipe.yaml").write_text(yaml.safe_dump(record["recipe"]))
+    assert rlrr("evaluate", old, images).code == 0
+    assert rlrr("predict", old, images / "test" / "red" / "0.png").code == 0
+    assert rlrr("merge", old, "--output", tmp_path / "merged").code == 0
 
 
 def test_resume_alone_goes_on_by_the_runs_own_recipe(rlrr, refused, finished_run, tmp_path):
@@ -117,7 +155,11 @@ def test_paths_may_have_spaces_and_letters_of_any_language(rlrr, make_images, ti
         ),
         (["{images}", "--model", "vit_small_focu"], "There is no backbone 'vit_small_focu'"),
         (["{images}", "--epochs", "0"], "--epochs must be 1 or more, not 0."),
-        (["{images}", "--learning-rate", "nan"], "--learning_rate must be a number, not 'nan'."),
+        (["{images}", "--learning-rate", "nan"], "--learning-rate must be above 0, not nan."),
+        (["{images}", "--set", "rnak=2"], "rlrr has no setting rnak. Did you mean rank"),
+        (["{images}", "--set", "rank=two"], "rank of rlrr must be a whole number, not 'two'"),
+        (["{images}", "--method", "linear", "--set", "rank=2"], "linear has no settings"),
+        (["{images}", "--objective", "weight=1"], "--objective does not go with the method rlrr"),
         (["{images}", "--image-size", "33"], "image_size 33 does not fit"),
         (["{images}", "--resume"], "There is no run in"),
         (["{images}", "--resume", "--overwrite"], "--resume goes on with a run and --overwrite deletes it"),
@@ -220,15 +262,3 @@ def test_a_folder_that_holds_something_else_is_left_alone(refused, images, tiny_
         said = refused("train", images, "--model", tiny_backbone, "--output", tmp_path / "run", *more, code=2)
         assert said == f"{tmp_path / 'run'} exists and holds something else: give another --output."
     assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
-
-
-def test_a_run_that_leaves_pre_training_behind_is_warned_of_or_ended(rlrr, images, tiny_backbone, tmp_path, caplog):
-    common = ("train", images, "--model", tiny_backbone, "--method", "full", "--batch-size", 8, "--precision", "fp32")
-    warned = rlrr(*common, "--output", tmp_path / "warned", "--epochs", 2, "--warn-deviation", 1e-9)
-    assert warned.code == 0, warned.err
-    assert len([message for message in caplog.messages if "% from pre-training" in message]) == 1
-    ended = rlrr(*common, "--output", tmp_path / "ended", "--epochs", 9, "--stop-deviation", 1e-9, "--json")
-    assert "after epoch 1, and ends here (--stop_deviation is 1e-09)." in caplog.text
-    record = json.loads(ended.out)
-    assert record["metrics"]["epoch"] == 1
-    assert "training ended after epoch 1" in record["protocol"]

@@ -31,7 +31,7 @@ def test_no_numbers_are_known_of_the_papers_plot():
 @pytest.mark.parametrize(("depth", "firsts"), [(12, [3, 6, 9]), (24, [6, 12, 18]), (2, [1]), (3, [1, 2])])
 def test_the_first_quarter_half_and_three_quarters_of_the_blocks_are_adapted(depth, firsts):
     (table,) = ablation_tables(["fig2"], depth)
-    layers = [one.options.get("layers_to_transform") for one in table.variations]
+    layers = [one.settings.get("layers_to_transform") for one in table.variations]
     assert [one for one in layers if one] == [list(range(first)) for first in firsts]
 
 
@@ -57,10 +57,19 @@ def test_an_unknown_table_is_refused():
         ablation_tables(["tabel6"], depth=12)
 
 
-@pytest.mark.parametrize(("options", "named"), [({"sides": "in"}, "sides"), ({"method": "lora"}, "method")])
+def test_settings_that_no_ablation_varies_are_those_of_all_its_rows():
+    plan = replace(PLAN, recipe=replace(PLAN.recipe, settings={"rank": 2}))
+    jobs = ablation_jobs(ablation_tables(["fig2"], 2), {"digits": plan}, Path("out"))["digits"]
+    assert jobs["full"].plan.recipe.settings == {"rank": 2}
+    assert jobs["attn"].plan.recipe.settings == {"rank": 2, "parts": ["attn"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [({"settings": {"sides": "in"}}, "sets sides"), ({"method": "lora"}, "is of lora")]
+)
 def test_a_recipe_that_is_an_ablation_itself_is_refused(options, named):
     plan = replace(PLAN, recipe=replace(PLAN.recipe, **options))
-    with pytest.raises(RLRRError, match=f"The recipe sets {named}"):
+    with pytest.raises(RLRRError, match=f"The recipe {named}"):
         ablation_jobs(ablation_tables(["table6"], 12), {"digits": plan}, Path("out"))
 
 

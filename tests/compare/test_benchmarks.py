@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, changes, check_places, recipe_of
+from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, changes, check_places, recipe_of, without_recipe
 from rlrr.errors import RLRRError
 from rlrr.recipes.files import load_recipe
+from rlrr.recipes.recipe import Recipe
 
 PLAN = {"protocol": "honest", "seeds": (0,), "rates": (1.0,)}
 
@@ -49,12 +50,15 @@ def test_tasks_are_taken_in_the_order_of_the_paper():
 def test_only_options_that_make_another_recipe_are_said_to():
     assert changes({"model": "x", "weights": "y", "threads": 1, "workers": 0, "method": "rlrr"}) == {}
     assert changes({"epochs": 2, "model": "x"}) == {"epochs": 2}
-    assert changes({"method": "linear"}) == {"learning_rate": "linear's own"}
+    assert changes({"method": "linear", "settings": {"r": 2}}) == {"settings": {"r": 2}}
+    assert without_recipe("lora", {"epochs": 2}).endswith("lora's own defaults (it has no recipe here), epochs=2")
 
 
-def test_another_method_does_not_take_the_learning_rate_of_rlrr():
+def test_another_method_takes_nothing_of_rlrrs_recipe_that_is_not_of_the_images():
     vtab = BENCHMARKS["vtab1k"]
-    assert vtab.recipe("cifar", {"method": "linear"}).learning_rate is None
+    linear = vtab.recipe("cifar", {"method": "linear", "data": "x"})
+    plain = Recipe("x", method="linear", epochs=100, crop_mode="squash", crop_pct=1.0, normalization="half")
+    assert linear == plain
     assert vtab.recipe("cifar", {"epochs": 2}).learning_rate == load_recipe("vtab1k/cifar").learning_rate
 
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from rlrr.compare.demo import COLUMNS, METHODS, demo_recipe, run_demo
+from rlrr.compare.demo import COLUMNS, COMPARED, demo_recipe, run_demo
 from rlrr.errors import RLRRError
 from rlrr.recipes.recipe import Recipe
 
@@ -31,10 +31,10 @@ def test_its_own_recipe_is_read():
 
 def test_every_file_is_there(demo):
     folder, outcomes, said = demo
-    assert tuple(outcomes) == METHODS
-    assert len(said) == len(METHODS)
+    assert tuple(outcomes) == COMPARED
+    assert len(said) == len(COMPARED)
     assert {path.name for path in folder.iterdir()} == {"linear", "rlrr", "curves.png", "report.html", "results.json"}
-    for method in METHODS:
+    for method in COMPARED:
         files = {path.name for path in (folder / method).iterdir()}
         assert {"rlrr.json", "recipe.yaml", "confusion.png", "predictions.png", "evaluation.json"} <= files
 
@@ -54,7 +54,7 @@ def test_the_results_are_those_of_the_table(demo):
 def test_the_report_shows_the_table_and_all_pictures_and_needs_no_network(demo):
     folder, outcomes, _ = demo
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert page.count("<svg ") == 1 + 2 * len(METHODS)
+    assert page.count("<svg ") == 1 + 2 * len(COMPARED)
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     for outcome in outcomes.values():
         for cell in outcome.row:
@@ -65,7 +65,7 @@ def test_the_report_shows_the_table_and_all_pictures_and_needs_no_network(demo):
 def test_an_earlier_demo_is_refused_resumed_or_overwritten(demo, recipe):
     folder, _, _ = demo
     before = (folder / "results.json").read_bytes()
-    with pytest.raises(RLRRError, match=r"--resume.*--overwrite"):
+    with pytest.raises(RLRRError, match=r"resume.*overwrite"):
         run_demo(recipe, folder)
     (folder / "results.json").unlink()
     run_demo(recipe, folder, resume=True)

@@ -270,8 +270,7 @@ def test_a_factor_is_of_the_recipes_own_rate_or_the_methods(options, rate, expec
     ("plan", "named"),
     [
         ({"recipe": Recipe(data="x", early_stop=3)}, "The recipe has early_stop: leave it out"),
-        ({"recipe": Recipe(data="x", stop_deviation=0.4)}, "The recipe has stop_deviation: leave it out"),
-        ({"rates": (1.0, float("inf"))}, "--learning_rate must be above 0"),
+        ({"rates": (1.0, float("inf"))}, "learning_rate must be above 0"),
         ({"seeds": ()}, "--seeds"),
         ({"seeds": (1, 1)}, "--seeds"),
         ({"rates": (0.0,)}, "--rates"),

@@ -105,7 +105,7 @@ def test_what_no_one_printed_is_none(asked):
 @pytest.mark.parametrize("name", TABLES["ablations"])
 def test_an_ablations_variants_are_recipes_that_differ(name):
     ablation = published_ablation(name)
-    recipes = [Recipe("data", **variant.options) for variant in ablation.variants]
+    recipes = [Recipe("data", settings=variant.settings) for variant in ablation.variants]
     assert len({recipe.digest() for recipe in recipes}) == len(recipes)
     assert "Table" in ablation.source
 
@@ -113,14 +113,14 @@ def test_an_ablations_variants_are_recipes_that_differ(name):
 @pytest.mark.parametrize("name", ["sides", "init_weights", "multiply_weight"])
 def test_the_method_itself_has_its_numbers_of_the_main_table(name):
     ablation = published_ablation(name)
-    [method] = [variant for variant in ablation.variants if not variant.options]
+    [method] = [variant for variant in ablation.variants if not variant.settings]
     result = published(ablation.benchmark, ORIG, "rlrr")
     assert method.accuracy == ({"mean": result.mean} if ablation.benchmark == "fgvc" else result.groups)
 
 
 def test_the_residual_helps_in_table_6():
     sides = {
-        tuple(variant.options.items()): variant.accuracy["mean"] for variant in published_ablation("sides").variants
+        tuple(variant.settings.items()): variant.accuracy["mean"] for variant in published_ablation("sides").variants
     }
     assert sides[()] == 90.4
     assert sides[("residual", False),] == 88.9

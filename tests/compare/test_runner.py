@@ -1,5 +1,6 @@
 """Many jobs: failures, reuse, and one backbone for all."""
 
+import signal
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from rlrr.adapters.record import read_record
 from rlrr.compare import protocol
 from rlrr.compare.plan import Plan
 from rlrr.compare.runner import Job, run_jobs
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, Stopped
 from rlrr.interop.timm_folder import write_timm_folder
 
 
@@ -57,14 +58,12 @@ def test_what_is_not_asked_for_is_neither_run_nor_a_failure(jobs, trained):
 
 def test_ctrl_c_is_no_failure_of_a_job(jobs, monkeypatch):
     def interrupted(recipe, folder, **options):
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            raise RLRRError("Stopped: as `train` says it.") from None
+        raise Stopped("Stopped: as `train` says it.", signal.SIGTERM)
 
     monkeypatch.setattr(protocol, "train", interrupted)
-    with pytest.raises(RLRRError, match="Stopped: run the same command again"):
+    with pytest.raises(Stopped, match="run the same command again") as caught:
         run_jobs(jobs)
+    assert caught.value.signal == signal.SIGTERM
 
 
 def test_a_finished_result_of_other_weights_is_refused(jobs, trained, tmp_path, tiny_backbone):
@@ -87,5 +86,5 @@ def _negated(module):
 
 
 def test_no_jobs_at_a_time_is_refused(jobs):
-    with pytest.raises(RLRRError, match="--jobs must be 1 or more, not 0"):
+    with pytest.raises(RLRRError, match="must be 1 or more, not 0"):
         run_jobs(jobs, 0)

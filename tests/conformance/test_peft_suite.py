@@ -1,4 +1,6 @@
-"""PEFT's own per-tuner suite, run on an out-of-tree tuner.
+"""PEFT's own per-tuner suite, run on every method in `cases.PEFT_SUITES`.
+
+A test that needs a merge of a method that cannot merge is left out, and listed: see conftest.py.
 
 PEFT_TESTS points at the `tests/` folder of the unpacked sdist of the *installed* PEFT version
 (`pip download peft==X --no-deps --no-binary peft`). Skipped where it is absent.
@@ -12,9 +14,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from tests.tuners.cases import PEFT_SUITES
 from transformers import ViTConfig, ViTForImageClassification
-
-from rlrr import RLRRConfig
 
 ROOT = Path(os.environ.get("PEFT_TESTS", "/nonexistent"))
 if not ROOT.is_dir():
@@ -27,50 +28,21 @@ suite = importlib.import_module("peft_tests.test_custom_models")
 common = importlib.import_module("peft_tests.testing_common")
 utils = importlib.import_module("peft_tests.testing_utils")
 
-off = {"init_weights": False}
-# The method's own start is not the pre-trained function; PEFT's tests take for granted that it is.
-same_start = {"init_weights": True}
 CASES = [
-    ("RLRR one", "MLP", RLRRConfig, {**same_start, "target_modules": "lin0"}),
-    ("RLRR list", "MLP", RLRRConfig, {**same_start, "target_modules": ["lin0"]}),
-    ("RLRR both", "MLP", RLRRConfig, {**same_start, "target_modules": ["lin0", "lin1"]}),
-    (
-        "RLRR head saved",
-        "MLP",
-        RLRRConfig,
-        {**same_start, "target_modules": ["lin0"], "modules_to_save": ["lin1"]},
-    ),
-    (
-        "RLRR fused",
-        "MLP",
-        RLRRConfig,
-        {**same_start, "target_modules": ["lin0"], "fused_blocks": {"lin0": 2}},
-    ),
-    (
-        "RLRR norm",
-        "MLP_LayerNorm",
-        RLRRConfig,
-        {**same_start, "target_modules": ["layernorm0", "lin0", "lin1"]},
-    ),
-    ("RLRR conv", "Conv2d", RLRRConfig, {**same_start, "target_modules": ["conv2d", "lin0"]}),
-    *(
-        (
-            f"RLRR kernel {kind}",
-            kind,
-            RLRRConfig,
-            {**same_start, "target_modules": ["conv2d"], "convolutions": "rescale"},
-        )
-        for kind in ("Conv2d", "Conv2dGroups", "Conv2d1x1")
-    ),
+    (f"{method} {title}", model, suite_of.config, suite_of.same_start | settings)
+    for method, suite_of in PEFT_SUITES.items()
+    for title, (model, settings) in suite_of.models.items()
 ]
-same = {"target_modules": ["lin0"], **off}
 suite.TEST_CASES[:] = CASES
-suite.ALL_PEFT_CONFIG_CLASSES[:] = [RLRRConfig]
-suite.MULTIPLE_ACTIVE_ADAPTERS_TEST_CASES[:] = [
-    ("RLRR same", "rlrr", RLRRConfig, same, same),
-    ("RLRR different", "rlrr", RLRRConfig, same, {"target_modules": ["lin1"], **off}),
-]
-suite.MIXED_ADAPTER_TEST_CASES[:] = [("RLRR mixed", RLRRConfig(**same), RLRRConfig(**same))]
+suite.ALL_PEFT_CONFIG_CLASSES[:] = [suite_of.config for suite_of in PEFT_SUITES.values()]
+suite.MULTIPLE_ACTIVE_ADAPTERS_TEST_CASES[:] = []
+suite.MIXED_ADAPTER_TEST_CASES[:] = []
+for method, suite_of in PEFT_SUITES.items():
+    same, other = ({"target_modules": [name], **suite_of.random_start} for name in ("lin0", "lin1"))
+    config = suite_of.config
+    suite.MULTIPLE_ACTIVE_ADAPTERS_TEST_CASES.append((f"{method} same", method, config, same, same))
+    suite.MULTIPLE_ACTIVE_ADAPTERS_TEST_CASES.append((f"{method} different", method, config, same, other))
+    suite.MIXED_ADAPTER_TEST_CASES.append((f"{method} mixed", config(**same), config(**same)))
 
 # the parametrizations hold the same list objects, so the classes below now run on ours
 TestCustom = suite.TestPeftCustomModel
@@ -105,11 +77,6 @@ def hf_dir(tmp_path_factory):
     return path
 
 
-HF = (
-    r".*(q_proj|k_proj|v_proj|o_proj|fc1|fc2|layernorm_before|layernorm_after|patch_embeddings\.projection)"
-    r"|vit\.layernorm"
-)
-TIMM = r"patch_embed\.proj|blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])|norm"
 PLAIN = [
     "model_attr",
     "adapter_name",
@@ -141,22 +108,26 @@ RANDOM = [
 
 @pytest.mark.parametrize("kind", ["hf", "timm"])
 @pytest.mark.parametrize("name", PLAIN + RANDOM)
-def test_vit(name, kind, hf_dir):
+@pytest.mark.parametrize("method", list(PEFT_SUITES))
+def test_vit(method, name, kind, hf_dir):
+    suite_of = PEFT_SUITES[method]
     tester = common.PeftCommonTester()
     tester.transformers_class = ViTForImageClassification if kind == "hf" else TinyTimm
     key = "pixel_values" if kind == "hf" else "x"
     tester.prepare_inputs_for_testing = lambda: {
         key: torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     }
-    kwargs = {"target_modules": HF if kind == "hf" else TIMM} | (off if name in RANDOM else {})
-    getattr(tester, f"_test_{name}")(hf_dir if kind == "hf" else "timm", RLRRConfig, kwargs)
+    targets = {"target_modules": suite_of.vit[kind == "hf"]}
+    settings = targets | (suite_of.random_start if name in RANDOM else {})
+    getattr(tester, f"_test_{name}")(hf_dir if kind == "hf" else "timm", suite_of.config, settings)
 
 
-def test_vit_layer_indexing(hf_dir):
+@pytest.mark.parametrize("method", list(PEFT_SUITES))
+def test_vit_layer_indexing(method, hf_dir):
     tester = common.PeftCommonTester()
     tester.transformers_class = ViTForImageClassification
     tester.prepare_inputs_for_testing = lambda: {"pixel_values": torch.rand(4, 3, 16, 16)}
-    tester._test_training_layer_indexing(hf_dir, RLRRConfig, {"target_modules": ["q_proj", "fc1"]})
+    tester._test_training_layer_indexing(hf_dir, PEFT_SUITES[method].config, {"target_modules": ["q_proj", "fc1"]})
 
 
 config_suite = importlib.import_module("peft_tests.test_config")
@@ -164,5 +135,7 @@ for method in vars(config_suite.TestPeftConfig).values():  # that table is a tup
     method_marks = getattr(method, "pytestmark", [])
     for i, mark in enumerate(method_marks):
         if mark.name == "parametrize" and mark.args[0] == "config_class, mandatory_kwargs":
-            method_marks[i] = pytest.mark.parametrize(mark.args[0], [(RLRRConfig, {})], ids=["RLRR"]).mark
+            method_marks[i] = pytest.mark.parametrize(
+                mark.args[0], [(suite_of.config, {}) for suite_of in PEFT_SUITES.values()], ids=list(PEFT_SUITES)
+            ).mark
 TestConfig = config_suite.TestPeftConfig

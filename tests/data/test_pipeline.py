@@ -105,6 +105,14 @@ def test_a_batch_is_normalised_to_the_same_bits_as_its_images(split: Split, devi
     assert torch.equal(batch, torch.stack([image.float().div(255).sub(mean).div(std) for image in pixels]))
 
 
+def test_images_come_with_their_positions_in_the_split(split: Split) -> None:
+    images = PreparedImages(split.subset([4, 2, 0]), preparation(CONFIG), mean=MEAN, std=STD)
+    batch = next(iter(DataLoader(images.pixels, 3)))
+    assert batch["indices"].dtype == torch.int64
+    assert batch["indices"].tolist() == [0, 1, 2] == [images[i]["indices"] for i in range(3)]
+    assert batch["labels"].tolist() == [split.labels[i] for i in (4, 2, 0)]
+
+
 def test_a_batch_is_augmented_only_if_so_asked() -> None:
     pixels = torch.arange(256, dtype=torch.uint8).expand(2, 3, 4, 256)
     transform = BatchTransform((0, 0, 0), (1, 1, 1), [torch.zeros_like])

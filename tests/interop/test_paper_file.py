@@ -1,4 +1,4 @@
-"""The paper's own checkpoints: what its trainer saved becomes a run that gives its logits, and goes back unchanged."""
+"""The paper's own checkpoints: what its trainer saved becomes a run that gives its logits, and its tensors go back."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 import rlrr
-from rlrr.adapters.folder import load_adapter
+from rlrr.adapters.folder import load_adapter, trained_state
 from rlrr.adapters.record import PEFT_CONFIG, RECORD, TENSORS, read_record
 from rlrr.errors import RLRRError, UsageError
-from rlrr.interop.paper_file import export_official, import_official
+from rlrr.interop.paper_file import import_official
+from rlrr.interop.paper_names import to_official
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KINDS = ["vit", "swin"]
@@ -37,6 +38,11 @@ def runs(files, official_backbones, tmp_path_factory) -> dict[str, Path]:
     return {kind: root / kind for kind in KINDS}
 
 
+def official(run: Path) -> dict[str, torch.Tensor]:
+    """Give the trained tensors of a run as the paper's trainer saves them."""
+    return to_official(trained_state(load_adapter(run)[0]))
+
+
 def tensors_of(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)
 
@@ -54,13 +60,13 @@ def test_the_run_gives_the_logits_of_the_papers_code(kind, runs):
     model, _ = load_adapter(runs[kind])
     with torch.inference_mode():
         logits = model(golden["x"])
-    official = golden["trained.logits"]
-    torch.testing.assert_close(logits, official, rtol=0, atol=1e-5 * official.abs().max().item())
+    expected = golden["trained.logits"]
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_goes_back_to_an_equal_file(kind, runs, files, tmp_path):
-    back, given = tensors_of(export_official(runs[kind], tmp_path / "back.pth")), tensors_of(files[kind])
+def test_it_goes_back_to_equal_tensors(kind, runs, files):
+    back, given = official(runs[kind]), tensors_of(files[kind])
     assert back.keys() == given.keys()
     assert all(torch.equal(back[name], given[name]) and back[name].dtype == given[name].dtype for name in given)
 
@@ -79,8 +85,8 @@ def test_the_folder_is_a_finished_run(kind, runs, images, tmp_path):
 
 
 def test_a_run_of_our_own_goes_there_and_back(finished_run, tiny_backbone, tmp_path):
-    file = export_official(finished_run, tmp_path / "file.pth")
-    import_official(file, tmp_path / "run", model=tiny_backbone)
+    torch.save(official(finished_run), tmp_path / "file.pth")
+    import_official(tmp_path / "file.pth", tmp_path / "run", model=tiny_backbone)
     ours, back = (load_file(run / TENSORS) for run in (finished_run, tmp_path / "run"))
     assert ours.keys() == back.keys()
     assert all(torch.equal(ours[name], back[name]) for name in ours)
@@ -152,34 +158,9 @@ def test_a_missing_file_and_wrong_classes_are_refused(files, official_backbones,
         import_official(files["vit"], tmp_path / "run", model=official_backbones["vit"], classes=["a", "b"])
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"rank": 2}, "in rank:"),
-        ({"residual": False}, "in residual:"),
-        ({"sides": "in", "shift": False}, "in sides, shift:"),
-        ({"fused_blocks": 1}, "in fused_blocks:"),
-        ({"convolutions": "rescale"}, "in convolutions:"),
-        ({"parts": ["attn"]}, "in its choice of modules:"),
-    ],
-)
-def test_an_adapter_with_other_settings_than_the_papers_is_not_exported(make_adapter, tmp_path, settings, said):
-    run = make_adapter(tmp_path / "run", **settings)
-    with pytest.raises(RLRRError, match=f"differs from the paper's method {said} export it as onnx"):
-        export_official(run, tmp_path / "file.pth")
-    assert not (tmp_path / "file.pth").exists()
-
-
-def test_another_method_is_not_exported(make_adapter, tmp_path):
-    run = make_adapter(tmp_path / "run", method="lora")
-    with pytest.raises(RLRRError, match="has no lora, only rlrr"):
-        export_official(run, tmp_path / "file.pth")
-
-
 def test_what_exists_is_not_overwritten(runs, files, official_backbones, tmp_path):
     (tmp_path / "file").write_text("words")
     for call in (
-        lambda: export_official(runs["vit"], tmp_path / "file"),
         lambda: import_official(files["vit"], tmp_path / "file", model=official_backbones["vit"]),
         lambda: import_official(files["vit"], tmp_path, model=official_backbones["vit"]),
     ):

@@ -6,9 +6,9 @@ from peft import PeftModel
 
 from rlrr.backbones import load_backbone
 from rlrr.errors import RLRRError, UsageError
-from rlrr.methods.apply import apply_method, methods
+from rlrr.methods.apply import apply_method, config_type, method_config, setting_hints
+from rlrr.methods.table import METHODS, Method
 from rlrr.methods.trainable import check_adapted, parameter_counts
-from rlrr.recipes.recipe import METHODS, OF_RLRR
 
 
 @pytest.fixture
@@ -18,12 +18,6 @@ def backbone(tiny_backbone):
 
 def trained(model: torch.nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-
-
-def test_the_methods_are_those_of_the_recipe():
-    assert tuple(methods()) == METHODS
-    methods().clear()
-    assert methods(), "the table cannot be changed from outside"
 
 
 def test_a_probe_trains_the_classifier_alone(backbone):
@@ -61,11 +55,12 @@ def test_counts_are_of_the_adapter_and_of_the_classifier(backbone):
         assert parameter_counts(apply_method(model, method)) == expected[method], method
 
 
-@pytest.mark.parametrize("method", ["rlrr", "lora"])
-def test_a_rank_can_be_asked_for(tiny_backbone, method):
+@pytest.mark.parametrize(("method", "rank"), [("rlrr", "rank"), ("lora", "r")])
+def test_a_rank_can_be_asked_for(tiny_backbone, method, rank):
+    own = getattr(method_config(method), rank)
     counts = [
-        parameter_counts(apply_method(load_backbone(tiny_backbone, num_classes=3).model, method, rank))["adapter"]
-        for rank in (None, methods()[method].rank, 2)
+        parameter_counts(apply_method(load_backbone(tiny_backbone, num_classes=3).model, method, settings))["adapter"]
+        for settings in (None, {rank: own}, {rank: 2})
     ]
     assert counts[0] == counts[1] != counts[2]
 
@@ -77,7 +72,7 @@ def test_an_unknown_method_is_refused_with_the_nearest(backbone):
 
 @pytest.mark.parametrize("method", ["rlrr", "lora"])
 def test_modules_can_be_named(backbone, method):
-    names = trained(apply_method(backbone, method, target_modules=r"blocks\.1\.mlp\.fc1"))
+    names = trained(apply_method(backbone, method, {"target_modules": r"blocks\.1\.mlp\.fc1"}))
     assert {name.split(".")[2] + name.split(".")[3] for name in names if "head" not in name} == {"blocks1"}
     assert any("head" in name for name in names)
     assert not any("fc2" in name or "qkv" in name for name in names)
@@ -86,61 +81,64 @@ def test_modules_can_be_named(backbone, method):
 @pytest.mark.parametrize("method", ["rlrr", "lora"])
 def test_modules_that_are_not_there_are_refused_in_one_sentence(backbone, method):
     with pytest.raises(RLRRError, match="finds nothing to adapt in this VisionTransformer"):
-        apply_method(backbone, method, target_modules="nothing")
+        apply_method(backbone, method, {"target_modules": "nothing"})
 
 
-def rlrr_config(model):
-    return model.peft_config["default"]
-
-
-def test_rlrr_has_settings_and_none_is_the_default(backbone):
-    model = apply_method(backbone, "rlrr", sides="in", shift=False, parts=["mlp"], layers_to_transform=[1], rank=None)
-    names = {name.split("model.")[-1] for name in trained(model) if "rlrr_" in name}
+def test_settings_reach_the_config_and_are_left_as_they_are(backbone):
+    settings = {"sides": "in", "shift": False, "parts": ["mlp"], "layers_to_transform": [1]}
+    given = {name: list(value) if isinstance(value, list) else value for name, value in settings.items()}
+    names = {name.split("model.")[-1] for name in trained(apply_method(backbone, "rlrr", settings)) if "rlrr_" in name}
     assert names == {f"blocks.1.mlp.{part}.rlrr_scale_in.default" for part in ("fc1", "fc2")}
+    assert settings == given
 
 
-def test_every_setting_of_rlrr_is_passed_on(tiny_backbone):
-    settings = {
-        "sides": "out",
-        "residual": False,
-        "multiply_weight": True,
-        "shift": False,
-        "init_weights": "uniform",
-        "parts": None,
-        "layers_to_transform": None,
-        "gradient_tokens": 0.5,
-    }
-    assert settings.keys() == set(methods()["rlrr"].settings) == set(OF_RLRR)
-    config = rlrr_config(apply_method(load_backbone(tiny_backbone, num_classes=3).model, "rlrr", **settings))
-    given = {name: value for name, value in settings.items() if value is not None}
-    assert {name: getattr(config, name) for name in given} == given
-    plain = rlrr_config(apply_method(load_backbone(tiny_backbone, num_classes=3).model, "rlrr"))
-    nones = dict.fromkeys(settings)
-    same = rlrr_config(apply_method(load_backbone(tiny_backbone, num_classes=3).model, "rlrr", **nones))
-    assert same.to_dict() == plain.to_dict()
+def test_lora_has_pefts_own_defaults_and_settings(tiny_backbone):
+    config = apply_method(load_backbone(tiny_backbone, num_classes=3).model, "lora").peft_config["default"]
+    assert (config.r, config.lora_alpha) == (8, 8)
+    settings = {"r": 4, "use_dora": True, "bias": "lora_only"}
+    config = apply_method(load_backbone(tiny_backbone, num_classes=3).model, "lora", settings).peft_config["default"]
+    assert (config.r, config.use_dora, config.bias) == (4, True, "lora_only")
 
 
-@pytest.mark.parametrize("method", ["linear", "full", "lora"])
-def test_a_setting_of_another_method_is_refused_by_its_name(backbone, method):
-    with pytest.raises(RLRRError, match=f"{method} has no setting shift: only rlrr has it") as error:
-        apply_method(backbone, method, sides=None, shift=False)
-    assert isinstance(error.value, UsageError)
-    apply_method(backbone, method, sides=None, shift=None)
+def test_a_method_of_peft_needs_a_row_alone(backbone, monkeypatch):
+    row = Method("ia3", "IA3", ".", "", 1e-3, "peft:IA3Config", {"feedforward_modules": []}, parts=("attn",))
+    monkeypatch.setitem(METHODS, "ia3", row)
+    names = {name.split("model.")[-1] for name in trained(apply_method(backbone, "ia3")) if "head" not in name}
+    assert names == {f"blocks.{i}.attn.{part}.ia3_l.default" for i in (0, 1) for part in ("qkv", "proj")}
+
+
+@pytest.mark.parametrize("method", ["linear", "full"])
+def test_settings_of_a_method_without_any_are_refused(backbone, method):
+    with pytest.raises(UsageError, match=f"{method} has no settings: leave rank out"):
+        apply_method(backbone, method, {"rank": 2})
+    apply_method(backbone, method, {})
+
+
+def test_the_settings_are_those_that_yaml_can_hold():
+    assert {"rank", "sides", "gradient_tokens"} <= setting_hints(config_type("rlrr")).keys()
+    settings = setting_hints(config_type("lora"))
+    assert {"r", "lora_alpha", "target_modules"} <= settings.keys()
+    assert not {"peft_type", "inference_mode", "eva_config", "runtime_config"} & settings.keys()
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
         ({"side": "in"}, "rlrr has no setting side. Did you mean sides"),
-        ({"sides": "on"}, "sides must be one of both, in, out"),
+        ({"r": 2}, "rlrr has no setting r."),
+        ({"sides": "on"}, "sides of rlrr must be one of both, in, out, not 'on'"),
+        ({"rank": "two"}, "rank of rlrr must be a whole number, not 'two'"),
+        ({"rank": True}, "rank of rlrr must be a whole number, not True"),
+        ({"rank": 0}, "rank must be 1 or more"),
+        ({"parts": "attn"}, "parts of rlrr must be a list, not 'attn'"),
         ({"sides": "in", "rank": 2}, "rank > 1 and multiply_weight=False need"),
         ({"parts": ["attn"], "target_modules": ".*qkv"}, "leave out target_modules, or parts"),
         ({"parts": ["downsample"]}, "it has attn, mlp, norm, patch_embed"),
-        ({"layers_to_transform": [5]}, "names block 5, which this VisionTransformer has not"),
+        ({"layers_to_transform": [5]}, "names block 5: this VisionTransformer has no such block"),
     ],
 )
 def test_settings_that_cannot_be_are_wrong_usage(backbone, settings, sentence):
     with pytest.raises(RLRRError) as error:
-        apply_method(backbone, "rlrr", **settings)
+        apply_method(backbone, "rlrr", settings)
     assert sentence in str(error.value)
     assert isinstance(error.value, UsageError)

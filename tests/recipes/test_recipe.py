@@ -1,55 +1,85 @@
-"""The options of a run: what is refused, naming the option, and what a recipe can be made of."""
+"""The options of a run: wrong values, named by the option, and the parts of a digest."""
 
+import inspect
 import math
 from dataclasses import fields
 
 import pytest
 
-from rlrr.errors import RLRRError, UsageError
-from rlrr.recipes.recipe import METHODS, Recipe, differences
+from rlrr.errors import UsageError
+from rlrr.methods.table import METHODS
+from rlrr.recipes.recipe import GROUPS, Recipe, differences
+
+SHARE = "above 0 and at most 1"
 
 
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
         ("method", "rlr", "one of rlrr, linear, full, lora, not 'rlr'. Did you mean rlrr"),
-        ("method", "zzz", "one of rlrr, linear, full, lora, not 'zzz'."),
-        *((name, 0, "1 or more") for name in ("epochs", "batch_size", "accumulate", "image_size", "rank", "threads")),
+        *((name, 0, "1 or more") for name in ("epochs", "batch_size", "accumulate", "image_size", "threads")),
         ("early_stop", 0, "1 or more"),
         *((name, -1, "0 or more") for name in ("weight_decay", "mixup", "cutmix", "workers", "seed")),
         *((name, 1.0, "from 0 to below 1") for name in ("warmup", "drop_path", "label_smoothing")),
         *((name, -0.1, "from 0 to below 1") for name in ("warmup", "drop_path", "label_smoothing")),
         *(("learning_rate", value, "above 0") for value in (0.0, -1.0, math.inf, math.nan)),
-        *((name, value, "above 0") for name in ("warn_deviation", "stop_deviation") for value in (0.0, -1.0, math.inf)),
         *(("val_fraction", value, "between 0 and 1") for value in (0.0, 1.0, math.nan)),
-        *(("random_crop", value, "above 0 and at most 1") for value in (0.0, 1.1)),
-        *(("gradient_tokens", value, "above 0 and at most 1") for value in (0.0, 1.1)),
+        ("ema", 1.0, "between 0 and 1"),
+        ("crop_pct", 1.1, SHARE),
+        *(("random_crop", value, SHARE) for value in ([0.0, 1.0], [0.5, 1.1], [0.8, 0.5], [0.5], [0.1, 0.2, 0.3])),
+        ("random_crop", 0.5, "a list"),
         ("precision", "fp8", "one of auto, fp32, bf16, fp16"),
         ("select", "first", "one of best, last"),
         ("bad_images", "ignore", "one of error, skip"),
+        ("protocol", "fair", "one of honest, paper"),
+        ("crop_mode", "round", "one of center, squash, border"),
         ("weight_decay", math.nan, "0 or more"),
+        ("epochs", "3", "a whole number, not '3'"),
+        ("epochs", True, "a whole number, not True"),
+        ("learning_rate", "fast", "a number, not 'fast'"),
+        ("flip", 1, "true or false, not 1"),
+        ("settings", ["rank"], "names with values"),
     ],
 )
 def test_a_value_that_cannot_be_trained_with_is_refused(option, value, expected):
-    with pytest.raises(RLRRError) as caught:
+    with pytest.raises(UsageError) as caught:
         Recipe("data", **{option: value})
-    assert str(caught.value).startswith(f"--{option} must be ")
+    assert caught.value.option == option
+    assert str(caught.value).startswith(f"{option} must be ")
     assert expected in str(caught.value)
-    assert isinstance(caught.value, UsageError)
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_an_odd_batch_cannot_be_mixed(mix):
-    with pytest.raises(RLRRError, match="--batch_size must be even"):
+    with pytest.raises(UsageError, match="batch_size must be even"):
         Recipe("data", batch_size=3, **{mix: 0.1})
     assert Recipe("data", batch_size=3).batch_size == 3
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"random_crop": 1.0}, {"warmup": 0.0}, {"weight_decay": 0.0}, {"seed": 0}, {"rank": 4}], ids=str
+    "options", [{"random_crop": [1.0, 1.0]}, {"warmup": 0.0}, {"weight_decay": 0.0}, {"seed": 0}], ids=str
 )
 def test_the_ends_of_the_ranges_are_allowed(options):
     assert Recipe("data", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "option", "other"),
+    [
+        ({"random_crop": [0.5, 1.0], "random_position": True}, "random_position", "random_crop"),
+        ({"train_on": "trainval", "early_stop": 2}, "early_stop", "trainval"),
+        ({"protocol": "paper", "early_stop": 2}, "early_stop", "protocol paper"),
+        ({"protocol": "paper", "test": False}, "test", "protocol paper"),
+        ({"protocol": "paper", "select": "last"}, "select", "protocol paper"),
+        ({"restart_epochs": 3}, "restart_epochs", "schedule cosine"),
+        ({"cooldown": 3}, "cooldown", "schedule cosine"),
+        ({"objective": {"weight": 1.0}}, "objective", "method rlrr"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, option, other):
+    with pytest.raises(UsageError, match=f"^{option} does not go with .*{other}") as caught:
+        Recipe("data", **options)
+    assert caught.value.option == option
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -58,69 +88,29 @@ def test_a_recipe_comes_back_from_its_dictionary(method):
     assert Recipe(**recipe.to_dict()) == recipe
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_learning_rate_is_the_methods_own_where_none_is_given(method):
+    assert Recipe("data", method=method).peak_rate == METHODS[method].learning_rate
+    assert Recipe("data", method=method, learning_rate=0.5).peak_rate == 0.5
+
+
 def test_differences_are_listed_by_option():
     one, other = Recipe("data"), Recipe("data", epochs=3, method="full")
     assert differences(one, other) == ["method: rlrr -> full", "epochs: 30 -> 3"]
     assert differences(one, one) == []
-
-
-def test_every_option_is_explained(tmp_path):
-    source = __import__("inspect").getsource(Recipe)
-    for field in fields(Recipe):
-        assert f"    {field.name}: " in source
-        assert source.split(f"    {field.name}: ")[1].split("\n")[1].startswith('    """'), field.name
-
-
-@pytest.mark.parametrize("option", [{"rank": 2}, {"target_modules": "head"}])
-@pytest.mark.parametrize("method", ["linear", "full"])
-def test_what_a_method_does_not_have_is_refused(method, option):
-    with pytest.raises(RLRRError, match=f"does not go with --method {method}"):
-        Recipe("data", method=method, **option)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"method": "lora", "sides": "in"}, "--sides does not go with --method lora, as it is an option of rlrr"),
-        ({"method": "full", "residual": False}, "--residual does not go with --method full"),
-        ({"random_crop": 0.5, "random_position": True}, "--random_position does not go with --random_crop"),
-        ({"train_on": "trainval", "early_stop": 2}, "--early_stop does not go with --train_on trainval"),
-        ({"protocol": "paper", "early_stop": 2}, "--early_stop does not go with --protocol paper"),
-        ({"protocol": "paper", "stop_deviation": 0.4}, "--stop_deviation does not go with --protocol paper"),
-        ({"protocol": "paper", "test": False}, "--test does not go with --protocol paper"),
-        ({"protocol": "paper", "select": "last"}, "--select does not go with --protocol paper"),
-        ({"epochs": "3"}, "--epochs must be a whole number, not '3'"),
-        ({"epochs": True}, "--epochs must be a whole number, not True"),
-        ({"learning_rate": "fast"}, "--learning_rate must be a number, not 'fast'"),
-        ({"flip": 1}, "--flip must be true or false, not 1"),
-        ({"parts": "attn"}, "--parts must be a list, not 'attn'"),
-        ({"layers_to_transform": ["a"]}, "--layers_to_transform must be a list"),
-        ({"restart_epochs": 3}, "--restart_epochs does not go with --schedule cosine"),
-        ({"ema": 1.0}, "--ema must be between 0 and 1"),
-        ({"protocol": "fair"}, "--protocol must be one of honest, paper"),
-        ({"crop_mode": "round"}, "--crop_mode must be one of center, squash, border"),
-    ],
-)
-def test_options_that_do_not_go_together_are_refused(options, message):
-    with pytest.raises(RLRRError, match=f"^{message}"):
-        Recipe("data", **options)
-
-
-def test_a_digest_is_of_what_the_result_depends_on():
-    one = Recipe("data", epochs=3)
-    same = Recipe("elsewhere", epochs=3, threads=2, workers=1, weights="w.npz", compile=True)
-    assert one.digest() == same.digest()
-    assert one.digest() == Recipe("data", epochs=3, log_deviation=True, warn_deviation=0.4).digest()
-    assert one.digest() != Recipe("data", epochs=3, stop_deviation=0.4).digest()
-    others = [{}, {"epochs": 3, "seed": 1}, {"epochs": 3, "parts": ["attn"]}, {"epochs": 3, "frozen": "bf16"}]
-    assert len({recipe.digest() for recipe in (one, *(Recipe("data", **options) for options in others))}) == 5
-
-
-@pytest.mark.parametrize("option", [{"log_deviation": True}, {"warn_deviation": 0.1}, {"stop_deviation": 0.1}])
-def test_each_option_of_the_deviation_measures_it(option):
-    assert Recipe("data", **option).measures_deviation
-    assert not Recipe("data").measures_deviation
-
-
-def test_a_last_slash_makes_no_difference():
     assert differences(Recipe("flowers"), Recipe("flowers/")) == []
+
+
+def test_every_option_is_explained_and_the_groups_begin_with_options():
+    source = inspect.getsource(Recipe)
+    for field in fields(Recipe):
+        assert source.split(f"    {field.name}: ")[1].split("\n")[1].startswith('    """'), field.name
+    assert set(GROUPS) <= {field.name for field in fields(Recipe)}
+
+
+def test_a_digest_is_of_all_that_the_result_depends_on():
+    one = Recipe("data", epochs=3)
+    same = Recipe("elsewhere", epochs=3, threads=2, workers=1, weights="w.npz", compile=True, log_deviation=True)
+    assert one.digest() == same.digest()
+    others = [{}, {"epochs": 3, "seed": 1}, {"epochs": 3, "settings": {"parts": ["attn"]}}, {"epochs": 3, "flip": True}]
+    assert len({recipe.digest() for recipe in (one, *(Recipe("data", **options) for options in others))}) == 5

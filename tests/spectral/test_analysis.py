@@ -8,7 +8,7 @@ import torch
 
 from rlrr.errors import RLRRError, UsageError
 from rlrr.spectral.analysis import Analysis, analyze, measure
-from rlrr.spectral.tuned import Pair, open_source
+from rlrr.spectral.tuned import Pair, open_tuned
 
 SHAPES = {"q": (24, 24), "fc1": (60, 24), "fc2": (24, 60)}
 
@@ -175,7 +175,7 @@ def analyses(make_adapter, tmp_path_factory) -> dict[str, Analysis]:
         "lora": {"method": "lora"},
     }
     runs = {name: make_adapter(tmp_path_factory.mktemp(name) / "run", **form) for name, form in forms.items()}
-    return {name: analyze(open_source(run), directions=4) for name, run in runs.items()}
+    return {name: analyze(open_tuned(run), directions=4) for name, run in runs.items()}
 
 
 def explained(analysis, which):

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from rlrr.spectral.matrices import Place, matrices, places
+from rlrr.spectral.matrices import MatrixInfo, matrices, matrix_infos
 from rlrr.tuners.rlrr.functional import kernel_matrix
 
 
@@ -37,24 +37,24 @@ from rlrr.tuners.rlrr.functional import kernel_matrix
     ],
 )
 def test_a_name_tells_block_and_kind(name, layer, kind):
-    assert places([f"{name}.weight"]) == (Place(name, layer, kind, f"{name}.weight"),)
+    assert matrix_infos([f"{name}.weight"]) == (MatrixInfo(name, layer, kind, f"{name}.weight"),)
 
 
 def test_blocks_are_counted_through_the_stages():
     names = [f"layers.{stage}.blocks.{block}.mlp.fc1.weight" for stage in (0, 1) for block in (0, 1)]
-    assert [place.layer for place in places(names)] == [0, 1, 2, 3]
+    assert [info.layer for info in matrix_infos(names)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("module", ["blocks.2.attn.qkv", "layers.1.blocks.0.attn.qkv", "timm_model.blocks.2.attn.qkv"])
 def test_a_fused_projection_is_three_matrices(module):
     weight = torch.arange(24.0).view(6, 4)
-    found = places([f"{module}.weight"])
-    assert [(place.name, place.kind) for place in found] == [(f"{module}.{letter}", letter) for letter in "qkv"]
-    assert torch.equal(torch.cat([place.take({f"{module}.weight": weight}) for place in found]), weight)
+    infos = matrix_infos([f"{module}.weight"])
+    assert [(info.name, info.kind) for info in infos] == [(f"{module}.{letter}", letter) for letter in "qkv"]
+    assert torch.equal(torch.cat([info.take({f"{module}.weight": weight}) for info in infos]), weight)
 
 
 def test_a_projection_that_is_stacked_head_by_head_stays_whole():
-    assert [place.kind for place in places(["stages.2.blocks.0.attn.qkv.weight"])] == ["qkv"]
+    assert [info.kind for info in matrix_infos(["stages.2.blocks.0.attn.qkv.weight"])] == ["qkv"]
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,13 @@ def test_a_projection_that_is_stacked_head_by_head_stays_whole():
 def test_all_matrices_of_a_timm_model_have_a_place(architecture, sizes, blocks, kinds):
     with torch.device("meta"):
         model = timm.create_model(architecture, num_classes=3, **sizes)
-    found = places(matrices(model.state_dict()))
-    assert {place.kind for place in found} == kinds
-    assert {place.layer for place in found} - {None} == set(range(blocks))
+    infos = matrix_infos(matrices(model.state_dict()))
+    assert {info.kind for info in infos} == kinds
+    assert {info.layer for info in infos} - {None} == set(range(blocks))
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)}
     heads = {name for name in linear if name.startswith(("head", "fc"))}
     assert heads
-    assert {place.tensor.removesuffix(".weight") for place in found} == linear - heads
+    assert {info.tensor.removesuffix(".weight") for info in infos} == linear - heads
 
 
 def test_classifiers_positions_and_vectors_are_no_matrices():
@@ -104,7 +104,7 @@ def test_classifiers_positions_and_vectors_are_no_matrices():
 
 def test_a_convolution_is_the_matrix_of_the_supplement():
     kernel = torch.randn(5, 3, 2, 4, dtype=torch.bfloat16)
-    (place,) = places(["patch_embed.proj.weight"])
-    matrix = place.take({"patch_embed.proj.weight": kernel})
+    (info,) = matrix_infos(["patch_embed.proj.weight"])
+    matrix = info.take({"patch_embed.proj.weight": kernel})
     assert (matrix.shape, matrix.dtype) == ((10, 12), torch.float32)
     assert torch.equal(matrix, kernel_matrix(kernel.float()))

@@ -22,7 +22,7 @@ from rlrr.adapters.record import RECORD, TENSORS
 from rlrr.backbones import load_backbone
 from rlrr.errors import RLRRError
 from rlrr.interop.timm_folder import write_timm_folder
-from rlrr.spectral.tuned import Source, labels, open_source
+from rlrr.spectral.tuned import Tuned, labels, open_tuned
 from rlrr.tuners import RLRRConfig
 from rlrr.tuners.rlrr.functional import kernel_matrix
 
@@ -61,7 +61,7 @@ def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def changed(source: Source) -> set[str]:
+def changed(source: Tuned) -> set[str]:
     return {pair.name for pair in source.pairs() if not torch.equal(pair.before, pair.after)}
 
 
@@ -107,7 +107,7 @@ def merged(runs, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_pairs_of_a_run_are_its_start_and_its_merged_weights(method, runs, start):
-    source, after = open_source(runs[method]), merged_model(load_adapter(runs[method])[0]).state_dict()
+    source, after = open_tuned(runs[method]), merged_model(load_adapter(runs[method])[0]).state_dict()
     assert source.names == NAMES
     for pair, name in zip(source.pairs(), NAMES, strict=True):
         assert pair.name == name
@@ -120,23 +120,23 @@ def test_the_pairs_of_a_run_are_its_start_and_its_merged_weights(method, runs, s
     [("rlrr", set(NAMES)), ("lora", set(NAMES[1:])), ("full", set(NAMES)), ("linear", set())],
 )
 def test_a_run_changes_what_its_method_trains(method, expected, runs):
-    assert changed(open_source(runs[method])) == expected
+    assert changed(open_tuned(runs[method])) == expected
 
 
 def test_a_pair_says_where_it_is(runs):
-    pairs = list(open_source(runs["rlrr"]).pairs())
+    pairs = list(open_tuned(runs["rlrr"]).pairs())
     assert [pair.layer for pair in pairs] == [None, *[0] * 6, *[1] * 6]
     assert [pair.kind for pair in pairs] == ["patch_embed", *["q", "k", "v", "proj", "fc1", "fc2"] * 2]
 
 
 def test_pairs_can_be_gone_through_again(runs):
-    source = open_source(runs["lora"])
+    source = open_tuned(runs["lora"])
     first, second = list(source.pairs()), list(source.pairs())
     assert all(torch.equal(one.after, two.after) for one, two in zip(first, second, strict=True))
 
 
 def test_the_vectors_of_rlrr_make_its_pairs(runs):
-    source = open_source(runs["rlrr"])
+    source = open_tuned(runs["rlrr"])
     vectors, pairs = source.vectors["blocks.1.attn.qkv"], {pair.name: pair for pair in source.pairs()}
     scale_out, scale_in = vectors["scale_out"], vectors["scale_in"]
     assert {name: tuple(vector.shape) for name, vector in vectors.items()} == {
@@ -151,21 +151,33 @@ def test_the_vectors_of_rlrr_make_its_pairs(runs):
 
 
 def test_norms_are_among_the_vectors_and_not_among_the_pairs(runs):
-    source = open_source(runs["rlrr"])
+    source = open_tuned(runs["rlrr"])
     norms = {name for name in source.vectors if "norm" in name}
     assert norms == {"norm", *(f"blocks.{block}.norm{number}" for block in (0, 1) for number in (1, 2))}
     assert all(set(source.vectors[name]) == {"scale", "shift"} for name in {*norms, "patch_embed.proj"})
     assert not norms & set(source.names)
 
 
-@pytest.mark.parametrize("method", ["lora", "full", "linear"])
-def test_other_methods_have_no_vectors(method, runs):
-    assert open_source(runs[method]).vectors == {}
+def test_the_vectors_of_any_method_are_what_it_learned(runs):
+    source, tensors = open_tuned(runs["lora"]), load_file(runs["lora"] / TENSORS)
+    for module, vectors in source.vectors.items():
+        for name, vector in vectors.items():
+            assert torch.equal(vector, tensors[f"base_model.model.{module}.lora_{name}.weight"])
+    assert len(source.vectors) == 8
+    assert source.neutral == {}
+    assert open_tuned(runs["full"]).vectors == open_tuned(runs["linear"]).vectors == {}
+
+
+def test_the_vectors_of_rlrr_come_with_the_values_that_change_nothing(runs):
+    source = open_tuned(runs["rlrr"])
+    assert source.neutral["blocks.0.attn.qkv"] == {"scale_out": 0, "scale_in": 0, "shift": 0}
+    assert source.neutral["norm"] == {"scale": 1, "shift": 0}
+    assert all(vectors.keys() <= source.neutral[module].keys() for module, vectors in source.vectors.items())
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_models_of_a_run_are_its_backbone_and_itself(method, runs, tiny_backbone):
-    source, plain = open_source(runs[method]), load_backbone(tiny_backbone, num_classes=0).model.eval()
+    source, plain = open_tuned(runs[method]), load_backbone(tiny_backbone, num_classes=0).model.eval()
     with torch.no_grad():
         assert torch.equal(source.before.model.forward_features(IMAGES), plain.forward_features(IMAGES))
     expected = logits(load_adapter(runs[method])[0])
@@ -185,7 +197,7 @@ def test_the_accuracy_says_what_it_was_measured_on(metrics, expected, runs, tmp_
     folder = Path(shutil.copytree(runs["rlrr"], tmp_path / "run"))
     content = json.loads((folder / RECORD).read_text()) | {"metrics": metrics, "parameters": {"adapter": 7, "head": 2}}
     (folder / RECORD).write_text(json.dumps(content))
-    source = open_source(folder)
+    source = open_tuned(folder)
     assert (source.accuracy, source.accuracy_of) == expected
     assert (source.label, source.method, source.trained) == ("run", "rlrr", 7)
     assert source.record.classes == content["classes"]
@@ -194,13 +206,13 @@ def test_the_accuracy_says_what_it_was_measured_on(metrics, expected, runs, tmp_
 
 def test_deviations_are_what_training_has_logged_of_them(runs, tmp_path):
     folder = Path(shutil.copytree(runs["rlrr"], tmp_path / "run"))
-    assert open_source(folder).deviations == []
+    assert open_tuned(folder).deviations == []
     records = [{"epoch": 1, "loss": 2.0}, {"epoch": 1, "deviation": 0.1, "deviation_0": 0.2}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert open_source(folder).deviations == records[1:]
+    assert open_tuned(folder).deviations == records[1:]
     (folder / "metrics.jsonl").write_text('{"epoch": ')
     with pytest.raises(RLRRError, match=r"metrics\.jsonl is damaged"):
-        open_source(folder)
+        open_tuned(folder)
 
 
 # Adapters of PEFT
@@ -209,7 +221,7 @@ def test_deviations_are_what_training_has_logged_of_them(runs, tmp_path):
 @pytest.mark.parametrize("name", ["lora", "ia3", "oft", "rlrr", "pissa"])
 def test_the_pairs_of_an_adapter_are_its_start_and_its_merged_weights(name, adapters, tiny_backbone, start):
     folder, model = adapters[name]
-    source, after = open_source(folder, start=tiny_backbone), deepcopy(model).merge_and_unload().state_dict()
+    source, after = open_tuned(folder, start=tiny_backbone), deepcopy(model).merge_and_unload().state_dict()
     assert source.names == NAMES
     assert source.method == ("lora" if name == "pissa" else name)
     for pair in source.pairs():
@@ -217,19 +229,20 @@ def test_the_pairs_of_an_adapter_are_its_start_and_its_merged_weights(name, adap
         torch.testing.assert_close(pair.after, matrix(after, pair.name), rtol=1e-5, atol=1e-6)
     assert changed(source) == (set(NAMES) if name == "rlrr" else set(NAMES[1:]))
     assert (source.record, source.accuracy, source.accuracy_of) == (None, None, "")
-    assert bool(source.vectors) == (name == "rlrr")
+    assert source.vectors
+    assert bool(source.neutral) == (name == "rlrr")
 
 
 @pytest.mark.parametrize("name", ["lora", "ia3", "rlrr"])
 def test_the_trained_parameters_of_an_adapter_are_counted_without_its_classifier(name, adapters, tiny_backbone):
     folder, model = adapters[name]
     everything = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    assert open_source(folder, start=tiny_backbone).trained == everything - (3 * 32 + 3)
+    assert open_tuned(folder, start=tiny_backbone).trained == everything - (3 * 32 + 3)
 
 
 def test_an_adapter_that_cannot_be_merged_has_models_and_no_pairs(adapters, tiny_backbone):
     folder, model = adapters["lily"]
-    source = open_source(folder, start=tiny_backbone)
+    source = open_tuned(folder, start=tiny_backbone)
     assert (source.method, source.has_weight_form, source.names, list(source.pairs())) == ("lily", False, (), [])
     assert torch.equal(logits(source.after.model), logits(model))
     with torch.no_grad():
@@ -242,7 +255,7 @@ def test_an_adapter_on_a_model_of_transformers(vits, tmp_path):
     config = peft.LoraConfig(r=2, target_modules=r".*\.(q_proj|fc1)", modules_to_save=["classifier"])
     model = randomized(get_peft_model(plain, config))
     model.save_pretrained(tmp_path / "adapter")
-    source = open_source(tmp_path / "adapter", start=vits[0])
+    source = open_tuned(tmp_path / "adapter", start=vits[0])
     assert torch.allclose(source.after.model(IMAGES).logits, model(IMAGES).logits, atol=1e-5)
     assert {pair.kind for pair in source.pairs() if pair.name in changed(source)} == {"q", "fc1"}
 
@@ -251,7 +264,7 @@ def test_an_adapter_on_a_model_of_transformers(vits, tmp_path):
 
 
 def test_a_merged_run_against_its_backbone_gives_the_pairs_of_the_run(merged, runs, tiny_backbone):
-    source, run = open_source(merged, start=tiny_backbone), open_source(runs["rlrr"])
+    source, run = open_tuned(merged, start=tiny_backbone), open_tuned(runs["rlrr"])
     assert (source.method, source.label, source.trained, source.record) == ("weights", "model", None, None)
     for one, two in zip(source.pairs(), run.pairs(), strict=True):
         assert (one.name, one.layer, one.kind) == (two.name, two.layer, two.kind)
@@ -269,7 +282,7 @@ def test_two_files_give_the_same_pairs_without_a_model(ending, merged, tiny_back
         files[name] = tmp_path / f"{name}{ending}"
         state = load_file(Path(folder) / "model.safetensors")
         save_file(state, files[name]) if ending == ".safetensors" else torch.save({"model": state}, files[name])
-    source, expected = open_source(files["new"], start=files["old"]), open_source(merged, start=tiny_backbone)
+    source, expected = open_tuned(files["new"], start=files["old"]), open_tuned(merged, start=tiny_backbone)
     wanted = {pair.name: pair for pair in expected.pairs()}
     assert set(source.names) == set(wanted)
     for pair in source.pairs():
@@ -279,7 +292,7 @@ def test_two_files_give_the_same_pairs_without_a_model(ending, merged, tiny_back
 
 
 def test_a_file_against_a_model_folder(merged, tiny_backbone):
-    source = open_source(merged / "model.safetensors", start=tiny_backbone)
+    source = open_tuned(merged / "model.safetensors", start=tiny_backbone)
     assert changed(source) == set(NAMES)
     assert source.after.model is None
 
@@ -287,7 +300,7 @@ def test_a_file_against_a_model_folder(merged, tiny_backbone):
 def test_the_blocks_of_a_file_are_in_their_order(tmp_path):
     state = {f"blocks.{i}.mlp.fc1.weight": torch.full((2, 3), float(i), dtype=torch.float16) for i in range(12)}
     save_file(state, tmp_path / "one.safetensors")
-    pairs = list(open_source(tmp_path / "one.safetensors", start=tmp_path / "one.safetensors").pairs())
+    pairs = list(open_tuned(tmp_path / "one.safetensors", start=tmp_path / "one.safetensors").pairs())
     assert [(pair.layer, pair.after[0, 0].item()) for pair in pairs] == [(i, i) for i in range(12)]
     assert pairs[0].before.dtype == torch.float32
 
@@ -306,7 +319,7 @@ def vits(tmp_path_factory) -> list[Path]:
 
 
 def test_two_folders_of_transformers(vits):
-    source = open_source(vits[1], start=vits[0])
+    source = open_tuned(vits[1], start=vits[0])
     assert len(source.names) == 13
     assert changed(source) == set(source.names)
     kinds = {"q", "k", "v", "proj", "fc1", "fc2"}
@@ -348,16 +361,16 @@ def spoilt(folder: Path, place: Path, *files: str) -> Path:
 def test_nothing_at_all_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RLRRError, match="There is no run, adapter, model or file of weights"):
-        open_source(tmp_path / "nowhere")
+        open_tuned(tmp_path / "nowhere")
     with pytest.raises(RLRRError, match=r"empty holds no run \(rlrr.json\), no adapter"):
-        open_source(tmp_path / "empty")
+        open_tuned(tmp_path / "empty")
 
 
 def test_a_run_that_is_not_finished_says_how_to_go_on(runs, tmp_path):
     folder = spoilt(runs["rlrr"], tmp_path / "run", RECORD)
     (folder / "recipe.yaml").write_text("")
     with pytest.raises(RLRRError, match=r"is not finished.*--resume"):
-        open_source(folder)
+        open_tuned(folder)
 
 
 def test_a_run_whose_backbone_is_gone_says_so(make_adapter, tiny_backbone, tmp_path, start):
@@ -365,20 +378,20 @@ def test_a_run_whose_backbone_is_gone_says_so(make_adapter, tiny_backbone, tmp_p
         backbone = Path(shutil.copytree(tiny_backbone, tmp_path / f"backbone of {method}"))
         run = make_adapter(tmp_path / method, method=method, backbone=str(backbone))
         shutil.rmtree(backbone)
-        with pytest.raises(RLRRError, match="which is gone: say with --weights where it is now"):
-            open_source(run)
-        pairs = open_source(run, weights=tiny_backbone).pairs()
+        with pytest.raises(RLRRError, match="which is gone"):
+            open_tuned(run)
+        pairs = open_tuned(run, weights=tiny_backbone).pairs()
         assert all(torch.equal(pair.before, matrix(start, pair.name)) for pair in pairs)
 
 
 def test_an_adapter_without_a_start_asks_for_it(adapters, tiny_backbone):
-    with pytest.raises(RLRRError, match=rf"say with --start .*adapter_config.json names {re.escape(tiny_backbone)}"):
-        open_source(adapters["lora"][0])
+    with pytest.raises(RLRRError, match=rf"`start` .*adapter_config.json names {re.escape(tiny_backbone)}"):
+        open_tuned(adapters["lora"][0])
 
 
 def test_an_adapter_whose_start_is_not_to_be_had(adapters, tmp_path):
     with pytest.raises(RLRRError, match="There is no backbone 'vit_of_no_one'"):
-        open_source(adapters["lora"][0], start="vit_of_no_one")
+        open_tuned(adapters["lora"][0], start="vit_of_no_one")
 
 
 def test_an_adapter_for_another_backbone_is_refused(adapters, tmp_path, vits):
@@ -386,7 +399,7 @@ def test_an_adapter_for_another_backbone_is_refused(adapters, tmp_path, vits):
     model = timm.create_model("test_resnet", num_classes=2)
     write_timm_folder(model, folder, ["a", "b"], timm.data.resolve_model_data_config(model))
     with pytest.raises(RLRRError, match=r"The adapter in .* cannot be put on .*resnet"):
-        open_source(adapters["lora"][0], start=folder)
+        open_tuned(adapters["lora"][0], start=folder)
     wider = timm.create_model(
         "vit_tiny_patch16_224", num_classes=2, img_size=32, patch_size=8, depth=2, embed_dim=48, num_heads=2
     )
@@ -394,7 +407,7 @@ def test_an_adapter_for_another_backbone_is_refused(adapters, tmp_path, vits):
         wider, tmp_path / "wider", ["a", "b"], timm.data.resolve_model_data_config(wider, {"img_size": 32})
     )
     with pytest.raises(RLRRError, match=r"do not fit the model: .* of another shape"):
-        open_source(adapters["lora"][0], start=tmp_path / "wider")
+        open_tuned(adapters["lora"][0], start=tmp_path / "wider")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"peft_type": "NOTHING"}'])
@@ -402,19 +415,19 @@ def test_a_damaged_adapter_is_named(text, adapters, tiny_backbone, tmp_path):
     folder = spoilt(adapters["lora"][0], tmp_path / "adapter")
     (folder / "adapter_config.json").write_text(text)
     with pytest.raises(RLRRError, match=r"adapter_config\.json is damaged|cannot be put on"):
-        open_source(folder, start=tiny_backbone)
+        open_tuned(folder, start=tiny_backbone)
 
 
 def test_an_adapter_without_its_tensors_is_named(adapters, tiny_backbone, tmp_path):
     folder = spoilt(adapters["lora"][0], tmp_path / "adapter", TENSORS)
     with pytest.raises(RLRRError, match=r"adapter_model\.safetensors is missing"):
-        open_source(folder, start=tiny_backbone)
+        open_tuned(folder, start=tiny_backbone)
 
 
 def test_a_model_without_a_start_asks_for_it(merged):
     for what in (merged, merged / "model.safetensors"):
-        with pytest.raises(RLRRError, match="say with --start which weights it is compared to"):
-            open_source(what)
+        with pytest.raises(RLRRError, match=r"is no run of ours: give .* as `start`"):
+            open_tuned(what)
 
 
 def test_two_checkpoints_that_differ_are_told_by_names_and_counts(merged, tmp_path):
@@ -425,7 +438,7 @@ def test_two_checkpoints_that_differ_are_told_by_names_and_counts(merged, tmp_pa
     del state["blocks.1.attn.qkv.weight"]
     save_file(state, tmp_path / "other.safetensors")
     with pytest.raises(RLRRError) as error:
-        open_source(tmp_path / "other.safetensors", start=merged)
+        open_tuned(tmp_path / "other.safetensors", start=merged)
     said = str(error.value)
     assert f"5 only in {tmp_path / 'other.safetensors'} (extra.0.weight, extra.1.weight, extra.2.weight and 2 m" in said
     assert f"1 only in {merged} (blocks.1.attn.qkv.weight)" in said
@@ -435,7 +448,7 @@ def test_two_checkpoints_that_differ_are_told_by_names_and_counts(merged, tmp_pa
 def test_files_that_hold_no_matrix_are_refused(tmp_path, merged):
     save_file({"norm.weight": torch.ones(3)}, tmp_path / "norm.safetensors")
     with pytest.raises(RLRRError, match=r"norm\.safetensors holds no weight of two dimensions"):
-        open_source(tmp_path / "norm.safetensors", start=merged)
+        open_tuned(tmp_path / "norm.safetensors", start=merged)
 
 
 @pytest.mark.parametrize(
@@ -449,13 +462,13 @@ def test_files_that_hold_no_matrix_are_refused(tmp_path, merged):
 def test_a_file_that_cannot_be_read_is_named(name, content, said, tmp_path, merged):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(RLRRError, match=said):
-        open_source(tmp_path / name, start=merged)
+        open_tuned(tmp_path / name, start=merged)
 
 
 def test_a_model_folder_that_cannot_be_opened_is_named(tmp_path, merged, vits):
     folder = spoilt(vits[0], tmp_path / "vit", "model.safetensors")
     with pytest.raises(RLRRError, match="transformers opens no model that classifies images in"):
-        open_source(folder, start=vits[1])
+        open_tuned(folder, start=vits[1])
     folder = spoilt(merged, tmp_path / "timm", "model.safetensors")
     with pytest.raises(RLRRError, match="There are no weights at"):
-        open_source(folder, start=merged)
+        open_tuned(folder, start=merged)

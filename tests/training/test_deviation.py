@@ -1,25 +1,24 @@
-"""Deviation from pre-training: equal to the dense one for every method, in the log, and as a warning or a stop."""
+"""Deviation from pre-training: equal to the dense one for every method, and in the log."""
 
 import copy
-import logging
 from contextlib import nullcontext
-from types import SimpleNamespace
 
+import peft
 import pytest
 import timm
 import torch
+from peft import get_peft_model
 
 from rlrr.adapters.folder import merged_model
-from rlrr.errors import RLRRError
+from rlrr.errors import UsageError
 from rlrr.inference.predict import load
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.methods.apply import apply_method
 from rlrr.recipes.recipe import Recipe
 from rlrr.training import run
-from rlrr.training.deviation import Deviation, deviations, ended_by_deviation
+from rlrr.training.deviation import Deviation
 from rlrr.training.output import METRICS, read_metrics
 from rlrr.training.run import build, train
-from rlrr.training.trainer import ClassificationTrainer
 
 SIZES = {"img_size": 32, "num_classes": 3}
 VIT = {"patch_size": 8, "depth": 2, "embed_dim": 32, "num_heads": 2}
@@ -68,8 +67,8 @@ def moved(model) -> None:
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
 
 
-def deviation_of(model, **limits) -> Deviation:
-    return Deviation(model, lambda logs: None, nullcontext, **limits)
+def deviation_of(model) -> Deviation:
+    return Deviation(model, lambda logs: None, nullcontext)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_it_is_the_dense_one_for_every_method_in_all_and_by_block(backbone, meth
     torch.manual_seed(0)
     plain = backbone()
     before = weights(plain)
-    model = apply_method(plain, method, **options)
+    model = apply_method(plain, method, options)
     deviation = deviation_of(model)
     moved(model)
     measured, after = deviation.measure(), weights(model)
@@ -116,7 +115,7 @@ def test_it_is_the_dense_one_for_every_method_in_all_and_by_block(backbone, meth
     ("method", "options"), [("rlrr", {"init_weights": "identity"}), ("lora", {}), ("full", {}), ("linear", {})], ids=str
 )
 def test_what_starts_at_the_pre_trained_function_starts_at_zero(method, options):
-    deviation = deviation_of(apply_method(vit(), method, **options))
+    deviation = deviation_of(apply_method(vit(), method, options))
     assert set(deviation.measure().values()) == {0.0}
 
 
@@ -133,66 +132,16 @@ def test_a_model_is_not_changed_by_being_measured():
         assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
-# Limits
-
-
-def epochs(caplog, *moves: float, steps: int | None = None, history=(), **limits):
-    """What a callback says of epochs after which the deviation is this, and whether it stops the run."""
-    callback = deviation_of(vit(), **limits)
-    state = SimpleNamespace(log_history=list(history), global_step=0, max_steps=steps or 100, epoch=0.0)
-    control = SimpleNamespace(should_training_stop=False, should_log=True)
-    callback._log = lambda logs: state.log_history.append(logs | {"step": state.global_step})
-    stopped_after = None
-    for index, value in enumerate(moves):
-        callback.measure = lambda value=value: {"deviation": value}
-        if index == 0 and not history:
-            callback.on_train_begin(None, state, control)
-            continue
-        state.global_step, state.epoch = 10 * (index + len(history)), float(index + len(history))
-        callback.on_epoch_end(None, state, control)
-        assert control.should_log
-        if control.should_training_stop:
-            stopped_after = round(state.epoch)
-            break
-    return [record.getMessage() for record in caplog.records], stopped_after, state
-
-
-def test_a_warning_is_given_once_in_a_sentence(caplog):
-    said, stopped, _ = epochs(caplog, 0.0, 0.1, 0.41, 0.3, 0.6, warn=0.4)
-    assert said == [
-        "This run has moved 41.0% from pre-training after epoch 2 (--warn_deviation is 0.4): to stay nearer, lower "
-        "--learning_rate or --epochs."
-    ]
-    assert stopped is None
-
-
-def test_where_a_run_starts_is_logged_and_no_reason_to_stop(caplog):
-    said, stopped, state = epochs(caplog, 0.5, 0.3, warn=0.4, stop=0.45)
-    assert (said, stopped) == ([], None)
-    assert [record["deviation"] for record in state.log_history] == [0.5, 0.3]
-    assert deviations(state) == [0.3]
-
-
-def test_a_warning_that_was_given_before_a_stop_is_not_given_again(caplog):
-    history = [{"deviation": 0.5, "step": 10}]
-    assert epochs(caplog, 0.0, 0.6, history=history, warn=0.4)[0] == []
-
-
-def test_the_limit_ends_training_and_says_so_in_place_of_the_warning(caplog):
-    said, stopped, state = epochs(caplog, 0.0, 0.1, 0.5, 0.9, warn=0.4, stop=0.45)
-    assert said == [
-        "This run has moved 50.0% from pre-training after epoch 2, and ends here (--stop_deviation is 0.45)."
-    ]
-    assert stopped == 2
-    assert ended_by_deviation(state, 0.45)
-    assert not ended_by_deviation(state, 0.6)
-    assert not ended_by_deviation(state, None)
-
-
-def test_a_limit_reached_in_the_last_epoch_has_ended_nothing(caplog):
-    said, stopped, state = epochs(caplog, 0.0, 0.1, 0.5, steps=20, stop=0.4)
-    assert (said, stopped) == ([], None)
-    assert not ended_by_deviation(state, 0.4)
+def test_an_update_that_is_no_change_of_weights_is_refused_before_training(
+    tiny_backbone, images, tmp_path, monkeypatch
+):
+    config = peft.LilyConfig(r=2, num_B=2, target_modules=r".*\.mlp\.fc[12]", modules_to_save=["head"])
+    monkeypatch.setattr(run, "apply_method", lambda model, *args, **kwargs: get_peft_model(model, config))
+    with pytest.raises(UsageError, match=r"log_deviation .* no change of weights"):
+        train(Recipe(str(images), model=tiny_backbone, log_deviation=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UsageError, match="no change of weights"):
+        deviation_of(get_peft_model(vit(), config))
 
 
 # Whole runs
@@ -230,54 +179,11 @@ def test_a_run_that_is_not_asked_for_it_measures_nothing(recipe, tmp_path, monke
     assert not any("deviation" in line for line in read_metrics(tmp_path / "run" / METRICS))
 
 
-def test_a_run_that_moves_too_far_ends_as_an_early_stop_does(recipe, tmp_path, caplog):
-    caplog.set_level(logging.INFO)
-    options = recipe(method="full", learning_rate=1e-2, epochs=9, stop_deviation=1e-4, select="last")
-    record = train(options, tmp_path / "run")
-    logged = read_metrics(tmp_path / "run" / METRICS)
-    assert max(line["epoch"] for line in logged) == 1
-    assert record.metrics["epoch"] == 1
-    assert "test_accuracy" in record.metrics
-    moved_by = [line["deviation"] for line in logged if "deviation" in line][-1]
-    assert record.protocol == (
-        f"last epoch; training ended after epoch 1, {moved_by:.1%} from pre-training; test read once, after it"
-    )
-    assert len([one for one in caplog.records if "--stop_deviation" in one.getMessage()]) == 1
-
-
-def test_a_run_that_ended_so_and_was_killed_takes_no_step_more(recipe, tmp_path, monkeypatch):
-    def interrupt(*args):
-        raise KeyboardInterrupt
-
-    options = recipe(method="full", learning_rate=1e-2, epochs=9, stop_deviation=1e-4)
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "save_adapter", interrupt)
-        with pytest.raises(RLRRError, match="Stopped: epoch 1 is saved"):
-            train(options, tmp_path / "run")
-    with monkeypatch.context() as patch:
-        patch.setattr(ClassificationTrainer, "training_step", lambda *args: pytest.fail("it trained on"))
-        record = train(options, tmp_path / "run", resume=True)
-    assert record.protocol.startswith("best epoch on validation; training ended after epoch 1, ")
-
-
 def test_it_is_that_of_the_moving_average_where_that_is_kept(recipe, tmp_path):
     train(recipe(method="full", learning_rate=1e-2, ema=0.999999, log_deviation=True), tmp_path / "run")
     measured = [line["deviation"] for line in read_metrics(tmp_path / "run" / METRICS) if "deviation" in line]
     assert measured[0] == 0
     assert 0 < measured[-1] < 1e-4
-
-
-def test_frozen_weights_in_bf16_are_measured_too(recipe):
-    for method in ("rlrr", "lora"):
-        measured = []
-        for kind in ("fp32", "bf16"):
-            torch.manual_seed(0)
-            model = build(recipe(method=method, precision="bf16", frozen=kind), 3)[1]
-            deviation = deviation_of(model)
-            moved(model)
-            measured.append(deviation.measure())
-        assert measured[1] == pytest.approx(measured[0], rel=1e-2)
-        assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32, torch.bfloat16}
 
 
 def test_the_weights_of_a_resnet_run_are_measured(images, tmp_path):

@@ -48,6 +48,16 @@ def test_rlrr_decays_the_same_for_a_model_wrapped_by_hand(backbone):
     assert decaying(get_peft_model(backbone, RLRRConfig())) == decaying(backbone)
 
 
+def test_a_layer_names_the_vectors_that_decay_all_the_same():
+    class Gated(torch.nn.LayerNorm):
+        decays = ("*gate*.weight",)
+
+    model = torch.nn.ModuleDict({"gate": Gated(3), "norm": Gated(3)})
+    decays, rest = decaying(model)
+    assert decays == {"gate.weight"}
+    assert rest == {"gate.bias", "norm.weight", "norm.bias"}
+
+
 @pytest.mark.parametrize(
     ("method", "decay", "keep"),
     [

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from rlrr.adapters.record import RECORD, TENSORS
 from rlrr.errors import RLRRError, UsageError
-from rlrr.recipes.files import RECIPE, read_recipe, write_recipe
+from rlrr.recipes.files import write_recipe
 from rlrr.recipes.recipe import Recipe
 from rlrr.training.output import (
     CHECKPOINTS,
@@ -24,14 +24,14 @@ from rlrr.training.output import (
     remove_run,
 )
 
-FILES = (TENSORS, "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
+FILES = (TENSORS, "optimizer.pt", "scheduler.pt", "objective.pt", "rng_state.pth", "trainer_state.json")
 
 
 def checkpoint(folder, step):
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
     save_file({"weight": torch.ones(5)}, path / TENSORS)
-    for name in FILES[1:4]:
+    for name in FILES[1:5]:
         torch.save({"state": torch.ones(5)}, path / name)
     (path / "trainer_state.json").write_text(json.dumps({"epoch": step / 10}))
     return path
@@ -71,7 +71,7 @@ def test_a_file_is_refused(tmp_path, recipe):
 
 def test_a_folder_that_cannot_be_is_refused(tmp_path, recipe):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RLRRError, match=r"file is a file: give another --output\.$"):
+    with pytest.raises(RLRRError, match=r"file is a file: give another `output`\.$"):
         check_output(tmp_path / "file" / "run", recipe, resume=False, overwrite=False)
 
 
@@ -83,7 +83,7 @@ def test_a_folder_without_permission_is_not_called_a_full_disk(recipe, monkeypat
 
 
 def test_a_run_is_refused_unless_it_is_resumed_or_overwritten(a_run, recipe):
-    with pytest.raises(RLRRError, match=r"--resume.*--overwrite"):
+    with pytest.raises(RLRRError, match=r"resume.*overwrite"):
         check_output(a_run, recipe, resume=False, overwrite=False)
     check_output(a_run, recipe, resume=True, overwrite=False)
     check_output(a_run, recipe, resume=False, overwrite=True)
@@ -96,45 +96,6 @@ def test_resuming_needs_a_run_with_the_same_options(tmp_path, a_run):
         check_output(tmp_path / "new", Recipe("my data"), resume=True, overwrite=False)
     with pytest.raises(RLRRError, match="method: linear -> rlrr; epochs: 3 -> 30"):
         check_output(a_run, Recipe("my data"), resume=True, overwrite=False)
-
-
-def test_a_recipe_comes_back_from_its_file(a_run, recipe):
-    assert read_recipe(a_run / RECIPE) == recipe
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", " is not a recipe: each line is an option"),
-        ("- a list", " is not a recipe: each line is an option"),
-        ("3", " is not a recipe: each line is an option"),
-        ("data: [", " is not a recipe: "),
-        ("data: x\nepoch: 3", ", line 2: there is no option 'epoch'. Did you mean epochs?"),
-        ("data: x\n# none\nepochs: -1", ", line 3: --epochs must be 1 or more, not -1."),
-        ("epochs: many", ", line 1: --epochs must be a whole number, not 'many'."),
-    ],
-)
-def test_a_file_that_is_no_recipe_is_named_with_the_line(tmp_path, text, said):
-    (tmp_path / RECIPE).write_text(text)
-    with pytest.raises(RLRRError) as caught:
-        read_recipe(tmp_path / RECIPE)
-    assert str(caught.value).startswith(f"{tmp_path / RECIPE}{said}")
-
-
-def test_a_recipe_may_leave_out_the_data_and_write_numbers_as_people_do(tmp_path):
-    (tmp_path / RECIPE).write_text("learning_rate: 1e-3\nweight_decay: 0\n")
-    assert read_recipe(tmp_path / RECIPE) == Recipe("", learning_rate=0.001, weight_decay=0.0)
-
-
-def test_a_recipe_that_is_no_text_is_named(tmp_path):
-    (tmp_path / RECIPE).write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(RLRRError, match=r"recipe\.yaml is not a recipe"):
-        read_recipe(tmp_path / RECIPE)
-
-
-def test_a_missing_recipe_is_named(tmp_path):
-    with pytest.raises(RLRRError, match="There is no recipe"):
-        read_recipe(tmp_path / RECIPE)
 
 
 def test_only_a_run_is_deleted_with_its_recipe_last(a_run, monkeypatch):

@@ -162,7 +162,7 @@ def test_seconds_before_a_stop_are_counted(recipe, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("rlrr.training.trainer.time.perf_counter", iter(range(0, 10**6, 100)).__next__)
+        patch.setattr("rlrr.training.callbacks.time.perf_counter", iter(range(0, 10**6, 100)).__next__)
         patch.setattr(ClassificationTrainer, "keep_average", interrupt)
         with pytest.raises(RLRRError, match="Stopped"):
             train(recipe(), tmp_path / "run")

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import timm
@@ -10,13 +9,14 @@ import torch
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
-from rlrr.errors import RLRRError, UsageError
+from rlrr.errors import RLRRError
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.recipes.recipe import Recipe
 from rlrr.training import trainer as trainer_module
+from rlrr.training.callbacks import Progress
 from rlrr.training.images import training_images
 from rlrr.training.run import build, load_data, set_seed
-from rlrr.training.trainer import Progress, make_trainer, resolve_precision
+from rlrr.training.trainer import make_trainer
 
 
 @pytest.fixture
@@ -119,8 +119,8 @@ def test_mixing_is_for_training_only(trainer, monkeypatch):
     one = trainer(mixup=1.0, batch_size=8)
     inputs = one.data_collator([one.train_dataset[i] for i in range(8)])
     calls = []
-    mix = one._mixup
-    monkeypatch.setattr(one, "_mixup", lambda *args: calls.append(args) or mix(*args))
+    mix = one._objective.mixup
+    monkeypatch.setattr(one._objective, "mixup", lambda *args: calls.append(args) or mix(*args))
     one.compute_loss(one.model.eval(), inputs)
     assert not calls
     one.compute_loss(one.model.train(), inputs)
@@ -133,7 +133,7 @@ def test_mixing_drops_a_last_batch_that_is_not_full(trainer):
 
 
 def test_a_batch_larger_than_the_data_cannot_be_mixed(trainer):
-    with pytest.raises(RLRRError, match="--batch_size must be at most 24"):
+    with pytest.raises(RLRRError, match="`batch_size` must be at most 24"):
         trainer(mixup=1.0, batch_size=26)
 
 
@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_remedy(trainer):
     one = trainer(method="full")
     with torch.no_grad():
         one.model.patch_embed.proj.weight[0, 0, 0, 0] = torch.nan
-    with pytest.raises(RLRRError, match=r"The loss became nan at step 1 .*lower --learning_rate"):
+    with pytest.raises(RLRRError, match=r"The loss became nan at step 1 .*lower `learning_rate`"):
         one.train()
 
 
@@ -184,25 +184,6 @@ def test_accumulating_more_steps_than_an_epoch_has_is_one_step_an_epoch(trainer)
     one = trainer(batch_size=12, accumulate=99, epochs=2)
     one.train()
     assert one.state.global_step == 2
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_precision_on_a_cpu():
-    assert resolve_precision("bf16") == "bf16"
-    assert resolve_precision("fp32") == "fp32"
-    assert resolve_precision("auto") in ("bf16", "fp32")
-    with pytest.raises(RLRRError, match="fp16 needs a GPU") as caught:
-        resolve_precision("fp16")
-    assert isinstance(caught.value, UsageError)
-
-
-@pytest.mark.skipif(torch.version.hip is not None, reason="AMD has no compute capability")
-@pytest.mark.parametrize(("capability", "precision"), [(7, "fp32"), (8, "bf16"), (9, "bf16")])
-def test_auto_precision_on_a_gpu_goes_by_its_compute_capability(monkeypatch, capability, precision):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=capability))
-    assert resolve_precision("auto") == precision
 
 
 def test_a_frozen_batch_norm_keeps_its_statistics(images, tmp_path):

@@ -1,8 +1,8 @@
-"""The adapter folder: what a finished run is saved as, and how it comes back.
+"""The adapter folder: how a finished run is saved and loaded.
 
-It holds `adapter_model.safetensors` (all that was trained, with the classifier), PEFT's `adapter_config.json` if
-the method is a PEFT one, and `rlrr.json`, which says what backbone, classes and preprocessing belong to it. A
-folder is complete once `rlrr.json` is there: it is written last. Only safetensors and JSON are read.
+The folder holds `adapter_model.safetensors` (all that was trained, with the classifier), PEFT's `adapter_config.json`
+if the method is a PEFT one, and `rlrr.json` with the backbone, classes and preprocessing. A folder is complete once
+`rlrr.json` is there, which is written last. Only safetensors and JSON are read.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from rlrr.methods.apply import apply_method
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """All that a method has trained, on the CPU: for a PEFT model PEFT's own names, else the model's.
+    """Collect all trained tensors on the CPU, of a PEFT model by PEFT's names, else by the model's.
 
-    A model of which everything is trained gives its buffers too.
+    The buffers of a model of which everything is trained are among them.
     """
     if isinstance(model, PeftModel):
         state = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
@@ -41,20 +41,22 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
-    """Put what `trained_state` gave back into a model of the same method.
+    """Load the tensors of `trained_state` into a model of the same method.
 
     Raises:
         RLRRError: keys are missing, stray or of another shape; the model is left as it is.
     """
     expected = {name: tensor.shape for name, tensor in trained_state(model).items()}
-    found = {name: tensor.shape for name, tensor in state.items()}
+    given = {name: tensor.shape for name, tensor in state.items()}
     problems = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "stray": sorted(found.keys() - expected.keys()),
-        "of another shape": [name for name in expected if name in found and expected[name] != found[name]],
+        "missing": sorted(expected.keys() - given.keys()),
+        "stray": sorted(given.keys() - expected.keys()),
+        "of another shape": [name for name in expected if name in given and expected[name] != given[name]],
     }
     if any(problems.values()):
-        listed = "; ".join(f"{len(names)} {what} (such as {names[0]})" for what, names in problems.items() if names)
+        listed = "; ".join(
+            f"{len(names)} {problem} (such as {names[0]})" for problem, names in problems.items() if names
+        )
         raise RLRRError(f"The tensors in {where} do not fit the model: {listed}. Was it saved from another one?")
     if isinstance(model, PeftModel):
         set_peft_model_state_dict(model, dict(state), adapter_name=model.active_adapter)
@@ -63,9 +65,13 @@ def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], where: Pat
 
 
 def save_trained_state(model: nn.Module, path: Path) -> None:
-    """Write `trained_state` as safetensors, atomically."""
-    with atomic(path) as temporary:  # by Python, whose errors say when the disk is full
-        temporary.write_bytes(save(trained_state(model), metadata={"format": "pt"}))
+    """Write `trained_state` as safetensors, atomically; a tensor that several layers share is written for each."""
+    state, addresses = trained_state(model), set()
+    for name, tensor in state.items():
+        state[name] = tensor.clone() if tensor.data_ptr() in addresses else tensor  # safetensors refuses shared memory
+        addresses.add(tensor.data_ptr())
+    with atomic(path) as temporary:  # written by Python, whose errors tell a full disk
+        temporary.write_bytes(save(state, metadata={"format": "pt"}))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -107,7 +113,7 @@ def load_adapter(folder: Path, weights: str | None = None) -> tuple[nn.Module, R
         weights: Where the backbone's weights are now, if not where they were in training.
 
     Raises:
-        RLRRError: the folder is incomplete or damaged, the backbone is not to be had or is another one, or keys
+        RLRRError: the folder is incomplete or damaged, the backbone cannot be loaded or is another one, or keys
             are missing or stray.
     """
     record = read_record(folder)
@@ -115,19 +121,20 @@ def load_adapter(folder: Path, weights: str | None = None) -> tuple[nn.Module, R
 
 
 def load_start(folder: Path, record: Record, weights: str | None = None) -> nn.Module:
-    """The backbone an adapter belongs to, with a new classifier; the adapter's tensors are checked first.
+    """Load the backbone an adapter belongs to, with a new classifier; the adapter's tensors are checked first.
 
     Raises:
-        RLRRError: they are not those that `rlrr.json` was written with, or the backbone is not to be had or is another.
+        RLRRError: the tensors are not those that `rlrr.json` was written with, or the backbone cannot be loaded or is
+            another one.
     """
     if _sha256(folder / TENSORS) != record.tensors_sha256:
-        read_tensors(folder / TENSORS)  # says so if the file is cut short
+        read_tensors(folder / TENSORS)  # raises if the file is cut short
         raise RLRRError(f"{folder / TENSORS} is not the file that {RECORD} was written with: copy the folder again.")
     name, weights = record.backbone["name"], weights or record.backbone["weights"]
     if Path(name).is_absolute() and not Path(name).exists():  # a local timm folder that was moved
         if not weights or not (Path(weights) / "config.json").is_file():
             raise RLRRError(
-                f"The backbone of {folder} was in {name}, which is gone: say with --weights where it is now."
+                f"The backbone of {folder} was in {name}, which is gone: give the folder it is in now as `weights`."
             )
         name, weights = weights, None
     backbone = load_backbone(
@@ -146,7 +153,7 @@ def put_adapter(model: nn.Module, folder: Path, record: Record) -> nn.Module:
     if (folder / PEFT_CONFIG).exists():
         model = get_peft_model(model, _peft_config(folder))
     else:
-        model = apply_method(model, record.method)
+        model = apply_method(model, record.method, record.recipe.get("settings"))
         if isinstance(model, PeftModel):
             raise RLRRError(f"{folder / PEFT_CONFIG} is missing: copy the whole folder, or train again.")
     load_trained_state(model, read_tensors(folder / TENSORS), folder / TENSORS)
@@ -163,39 +170,22 @@ def check_fingerprint(backbone: Backbone, record: Record, folder: Path) -> None:
         raise RLRRError(
             f"The adapter in {folder} was trained on {record.backbone['name']} with weights "
             f"{record.backbone['fingerprint'][:12]}, and these are {backbone.fingerprint[:12]}: "
-            "give the file it was trained on with --weights."
+            "give the file it was trained on as `weights`."
         )
 
 
 def merged_model(model: nn.Module) -> nn.Module:
-    """The plain model in which the adapter is part of the weights; a model without adapter is returned as it is."""
-    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+    """Write the adapter into the weights (see `can_merge`) and return the plain model.
 
-
-def hotswap(model: PeftModel, folder: Path) -> None:
-    """Put the vectors and classifier of another adapter of the same shape in place of those of `model`.
-
-    Nothing is rebuilt, so that a compiled model is not compiled again.
-
-    Raises:
-        RLRRError: the adapter has other settings or other tensors; the model is left as it is.
+    A model without adapter is returned as it is.
     """
-    of_no_matter = ("inference_mode", "peft_version", "gradient_tokens")
-    own, other = (
-        {key: value for key, value in config.to_dict().items() if key not in of_no_matter}
-        for config in (model.peft_config[model.active_adapter], _peft_config(folder))
-    )
-    if differing := sorted(key for key in own | other if own.get(key) != other.get(key)):
-        raise RLRRError(
-            f"The adapter in {folder} differs from that of the model in {', '.join(differing)}: load it anew."
-        )
-    load_trained_state(model, read_tensors(folder / TENSORS), folder / TENSORS)
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
 def _peft_config(folder: Path) -> PeftConfig:
     content = read_json(folder / PEFT_CONFIG)
     if not isinstance(content, dict) or content.get("peft_type") not in PEFT_TYPE_TO_CONFIG_MAPPING:
-        raise RLRRError(f"{folder / PEFT_CONFIG} is damaged: it names no method that PEFT knows. Copy it again.")
+        raise RLRRError(f"{folder / PEFT_CONFIG} is damaged: it names no method of PEFT or ours. Copy it again.")
     return PeftConfig.from_pretrained(str(folder))
 
 

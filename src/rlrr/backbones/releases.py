@@ -1,7 +1,8 @@
-"""The backbones whose names are ours: what timm's pretrained config would say of them, had it the name."""
+"""Backbones with names of our own, and the pretrained config, as timm has it, of any backbone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -9,6 +10,10 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from rlrr.backbones import packaged
 
 MOCO_V3 = "vit_base_patch16_224.moco_v3"
+
+# Entries of a pretrained config that tell where its weights come from, and their terms.
+_ORIGIN = ("tag", "hf_hub_id", "hf_hub_filename", "url")
+_TERMS = ("license", "description", "origin_url", "paper_name", "paper_ids", "notes")
 
 RELEASES: dict[str, dict[str, Any]] = {
     packaged.NAME: {"architecture": packaged.ARCHITECTURE, "license": "mit"},
@@ -22,3 +27,17 @@ RELEASES: dict[str, dict[str, Any]] = {
         "license": "cc-by-nc-4.0",
     },
 }
+
+
+def pretrained_config(name: str, config: Mapping[str, Any], *, own_terms: bool = False) -> dict[str, Any]:
+    """Return the pretrained config of the weights that `name` stands for.
+
+    Args:
+        name: name of a backbone, as it is recorded.
+        config: timm's pretrained config of its architecture, or of the tag in its name.
+        own_terms: `config` was written for these weights, as in a local folder, so that its licence is theirs.
+    """
+    if name == f"{config['architecture']}.{config.get('tag')}":
+        return dict(config)
+    unknown = _ORIGIN if own_terms else (*_ORIGIN, *_TERMS)  # the config may be of other weights: timm's default tag
+    return {**config, **dict.fromkeys(unknown), **RELEASES.get(name, {})}

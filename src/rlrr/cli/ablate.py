@@ -5,20 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlrr.cli.measuring import add_measuring, add_overrides, given, plan_of, publish, say, say_runs_only
+from rlrr.cli.measuring import add_measuring, plan_of, publish, say, say_runs_only
 from rlrr.cli.parser import Parser
+from rlrr.cli.recipe_options import add_recipe_options, given_options
 
 USAGE = "DATA [DATA ...] [options]"
 EXAMPLE = "rlrr ablate sample:mnist --tables table6 --model vit_small_focus --image-size 70 --output ablation"
 TABLES = ("table6", "fig2", "table10", "table11")
 _OVERRIDES = (
-    *("model", "weights", "image_size", "rank", "epochs", "cooldown", "batch_size", "learning_rate", "weight_decay"),
+    *(
+        "model",
+        "weights",
+        "image_size",
+        "settings",
+        "epochs",
+        "cooldown",
+        "batch_size",
+        "learning_rate",
+        "weight_decay",
+    ),
     *("schedule", "warmup", "drop_path", "drop_path_kind", "precision", "val_fraction", "workers", "threads"),
 )
 
 
 def add_arguments(parser: Parser) -> None:
-    """On what, which tables, and the recipe of the full method."""
+    """Take the data, the tables, and the recipe of the full method."""
     parser.add_argument(
         "data", metavar="DATA", nargs="+", type=str, help="Folders of images, sample:NAME or hub:OWNER/NAME."
     )
@@ -35,7 +46,6 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--config",
-        dest="recipe",  # `Parser.parse` reads a `config` for defaults, and a recipe has more than these options
         metavar="FILE",
         type=str | None,
         default=None,
@@ -43,27 +53,30 @@ def add_arguments(parser: Parser) -> None:
         "paper's for a folder of VTAB-1k or FGVC, and the defaults for other data. The options below come first.",
     )
     add_measuring(parser, rates="1, one rate for all variants")
-    add_overrides(parser, _OVERRIDES)
+    add_recipe_options(parser, _OVERRIDES)
 
 
 def run(options: Any) -> None:
-    """Run what has no result yet and print the tables."""
-    from dataclasses import replace
-
+    """Run the variations that have no result yet, and print the tables."""
     from rlrr.backbones import load_backbone
     from rlrr.compare.ablation import ablation_jobs, ablation_tables, data_names, depth_of
     from rlrr.compare.benchmarks import changes, recipe_of
     from rlrr.compare.document import ablation_document, paper_recipe, recipe_options
     from rlrr.compare.plan import Plan
     from rlrr.compare.runner import run_jobs
+    from rlrr.methods.apply import method_config
+    from rlrr.recipes.files import find_options, overlay
+    from rlrr.recipes.recipe import Recipe
 
     say_runs_only()
-    changed, settings, output = given(options, _OVERRIDES), plan_of(options, (1.0,)), Path(options.output)
+    changed, protocol, output = given_options(options, _OVERRIDES), plan_of(options, (1.0,)), Path(options.output)
     plans, recipes = {}, {}
     for data, name in data_names(options.data).items():
-        packaged = None if options.recipe else recipe_of(data)
-        recipe = replace(_base(options.recipe or packaged), data=data, **changed)
-        plans[name] = Plan(recipe, **settings)
+        packaged = None if options.config else recipe_of(data)
+        source = options.config or packaged
+        recipe = Recipe(**overlay(find_options(source) if source else {}, changed | {"data": data}))
+        method_config(recipe.method, recipe.settings)
+        plans[name] = Plan(recipe, **protocol)
         recipes[name] = paper_recipe(changes(changed)) if packaged else recipe_options(recipe)
     depth = 1
     if "fig2" in options.tables:
@@ -77,13 +90,3 @@ def run(options: Any) -> None:
     }
     publish(ablation_document(tables, plans, results, recipes, outcomes.preprocessing), output, options.json)
     outcomes.raise_failures()
-
-
-def _base(name: str | None) -> Any:
-    """The recipe that the options change: one of a file, a packaged one, or the defaults."""
-    from rlrr.recipes.files import load_recipe, read_recipe
-    from rlrr.recipes.recipe import Recipe
-
-    if name is None:
-        return Recipe(data="")
-    return read_recipe(Path(name).expanduser()) if Path(name).is_file() else load_recipe(name)

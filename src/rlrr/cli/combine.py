@@ -11,8 +11,8 @@ EXAMPLE = "rlrr combine run1 run2 --weights 0.7 0.3 --output combined"
 
 
 def add_arguments(parser: Parser) -> None:
-    """Which runs, how, and where to."""
-    parser.add_argument("runs", metavar="RUN", type=str, nargs="+", help="Folders of finished runs of rlrr.")
+    """Add the runs, the way to combine them and the folder."""
+    parser.add_argument("runs", metavar="RUN", type=str, nargs="+", help="Folders of finished runs of one method.")
     parser.add_argument(
         "--output", metavar="FOLDER", type=str, required=True, help="Folder for the combined run; it must not exist."
     )
@@ -22,13 +22,13 @@ def add_arguments(parser: Parser) -> None:
         type=float,
         nargs="+",
         default=[],
-        help="A number for each run; equal ones that add up to 1 if not given.",
+        help="Weights, one for each run; equal ones that add up to 1 if not given.",
     )
     parser.add_argument(
         "--type",
         type=Literal["exact", "average"],
         default="exact",
-        help="Add up the runs' changes of the weights (ranks add up), or their vectors (which keeps the rank).",
+        help="exact sums the runs' weight changes, so that ranks add up; average sums their vectors, at the same rank.",
     )
     parser.add_argument(
         "--backbone_weights",
@@ -40,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Any) -> None:
-    """Combine, and say what came out."""
+    """Combine, and print a summary of the result."""
     from rlrr.adapters.combine import combine
 
     record = combine(
@@ -51,7 +51,7 @@ def run(options: Any) -> None:
         backbone_weights=options.backbone_weights,
     )
     count = record.parameters
-    print(f"{record.backbone['name']}, rlrr: {record.protocol}")
+    print(f"{record.backbone['name']}, {record.method}: {record.protocol}")
     print(f"holds      {count['adapter']:,} parameters and {count['head']:,} of the classifier")
     print("accuracy   not measured: rlrr evaluate does it")
     print(f"saved in   {options.output}")

@@ -1,4 +1,4 @@
-"""`rlrr`: picks the command. Nothing heavy is imported before it is known which."""
+"""Pick the command of `rlrr`. Nothing heavy is imported before the command is known."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import sys
 import warnings
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from rlrr.cli.parser import Parser
-from rlrr.errors import RLRRError, UsageError, did_you_mean
+from rlrr.errors import RLRRError, Stopped, UsageError, did_you_mean
+from rlrr.threads import spin_briefly
 
 COMMANDS = {
     "demo": "See it work in minutes, offline: a linear probe and RLRR side by side on MNIST digits.",
@@ -22,14 +24,14 @@ COMMANDS = {
     "analyze": "Look at what tuning did to the weights: spectra, rotations, a report of runs side by side.",
     "merge": "Turn a finished run into a plain timm model, with no cost at inference.",
     "combine": "Combine runs on one backbone and the same classes into one, by weights.",
-    "export": "Write a finished run as ONNX, compared with PyTorch, or as the paper's own checkpoint.",
+    "export": "Write a finished run as ONNX, compared with PyTorch.",
     "import": "Turn a checkpoint of the paper's own code into a run.",
     "data check": "Check a copy of VTAB-1k or FGVC: counts, labels, and every image.",
     "data convert": "Turn another copy of VTAB-1k into the layout that everyone reads.",
     "reproduce": "Run VTAB-1k or FGVC by the paper's recipes; one table beside the paper's numbers.",
     "ablate": "Run the paper's ablations on any data; one table beside the paper's numbers.",
     "backbones": "List backbones and what weights their names mean.",
-    "methods": "List the ways to fine-tune.",
+    "methods": "List the ways to fine-tune, or explain one with its settings.",
 }
 _MODULES = {"import": "import_checkpoint"}  # a command whose name no module can have
 _HELP = """usage: rlrr COMMAND ...
@@ -53,8 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 if it is done, 1 if it failed, 2 if it was called wrongly.
+        The exit code: 0 done, 1 failed, 2 wrong use, 130 and 143 stopped by SIGINT and SIGTERM.
     """
+    spin_briefly()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         commands = "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
@@ -81,14 +84,17 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=f"example:\n  {command.EXAMPLE}",
     )
     command.add_arguments(parser)
+    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is treated as Ctrl-C
     try:
         options = parser.parse(rest)
         _quieten()
         command.run(options)
+    except KeyboardInterrupt as interrupt:
+        return _fail("Stopped.", 128 + Stopped.by(interrupt, "").signal)
+    except Stopped as stopped:
+        return _fail(parser.in_options(stopped), 128 + stopped.signal)
     except RLRRError as error:
-        return _fail(str(error), 2 if isinstance(error, UsageError) else 1)
-    except KeyboardInterrupt:
-        return _fail("Stopped.", 1)
+        return _fail(parser.in_options(error), 2 if isinstance(error, UsageError) else 1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -97,6 +103,10 @@ def main(arguments: list[str] | None = None) -> int:
 def command_module(name: str) -> Any:
     """Import the module of a command."""
     return import_module(f"rlrr.cli.{_MODULES.get(name, name.replace(' ', '_'))}")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(number)
 
 
 def _fail(message: str, code: int) -> int:
@@ -114,7 +124,6 @@ def _quieten() -> None:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     warnings.simplefilter("ignore")
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # the name of a file may be no text
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is treated as Ctrl-C
 
 
 if __name__ == "__main__":

@@ -1,32 +1,21 @@
-"""What the commands that measure many runs share: options in place of a recipe's, progress, and the tables."""
+"""The parts that the commands of many runs share: options of the protocol, progress, and the tables."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
-
-from docstring_parser import parse_from_object
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlrr.cli.parser import Parser
 from rlrr.errors import UsageError
-from rlrr.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from rlrr.compare.document import Document
 
 
-def add_overrides(parser: Parser, names: tuple[str, ...]) -> None:
-    """Take these options of a recipe, each with the recipe's own help and without a default."""
-    said = {option.arg_name: option.description for option in parse_from_object(Recipe).params}
-    hints = get_type_hints(Recipe)
-    for name in names:
-        parser.add_argument(f"--{name}", type=hints[name] | None, default=None, help=said[name])
-
-
 def add_measuring(parser: Parser, rates: str) -> None:
-    """Take the protocol, seeds, learning rates, jobs and JSON. `rates` says what is tuned if nothing is given."""
+    """Take the protocol, seeds, learning rates, jobs and JSON; `rates` is the default of the rates in words."""
     parser.add_argument(
         "--protocol",
         type=Literal["honest", "paper"],
@@ -55,13 +44,8 @@ def add_measuring(parser: Parser, rates: str) -> None:
     parser.add_argument("--json", type=bool, default=False, help="Print the results as JSON.")
 
 
-def given(options: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Those of these options that were given."""
-    return {name: options[name] for name in names if options[name] is not None}
-
-
 def plan_of(options: Any, rates: tuple[float, ...]) -> dict[str, Any]:
-    """What `Plan` takes beside the recipe; `rates` if none are given.
+    """Give the fields of `Plan` beside the recipe; `rates` if none are given.
 
     Raises:
         RLRRError: seeds or rates are given with the paper's protocol.
@@ -83,18 +67,21 @@ def plan_of(options: Any, rates: tuple[float, ...]) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    """Put a line on stderr; a function of a module, since other processes call it too."""
+    """Print a line on stderr; a module's function, since other processes call it too."""
     print(f"rlrr: {text}", file=sys.stderr, flush=True)
 
 
 def say_runs_only() -> None:
-    """Keep to a line for each run, in place of one for each of its epochs, and say once what is odd about the data."""
+    """Log a line for each run, in place of one for each epoch, and each warning about the data once."""
     logging.getLogger("rlrr").setLevel(logging.WARNING)
-    said: set[str] = set()
+    logged: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        return message not in said and not said.add(message)  # type: ignore[func-returns-value]
+        if message in logged:
+            return False
+        logged.add(message)
+        return True
 
     logging.getLogger("rlrr.data.benchmarks.lists").addFilter(is_new)
 

@@ -11,7 +11,7 @@ EXAMPLE = "rlrr merge run --output merged"
 
 
 def add_arguments(parser: Parser) -> None:
-    """Which run, and where to."""
+    """Add the run and the folder."""
     parser.add_run()
     parser.add_argument(
         "--output", metavar="FOLDER", type=str, required=True, help="Folder for the plain model; it must not exist."
@@ -20,7 +20,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Any) -> None:
-    """Merge, and say how far the merged model is from the unmerged one."""
+    """Merge, and print how far the merged model is from the unmerged one."""
     from rlrr.interop.merge import merge
 
     merged = merge(options.run, options.output, images=options.images, weights=options.weights)

@@ -2,39 +2,134 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+import textwrap
+from dataclasses import MISSING, asdict, fields
+from typing import TYPE_CHECKING, Any
 
 from rlrr.cli.parser import Parser
+from rlrr.errors import UsageError, did_you_mean
+from rlrr.methods.table import METHODS
 
-USAGE = "[options]"
-EXAMPLE = "rlrr methods"
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+USAGE = "[NAME] [options]"
+EXAMPLE = "rlrr methods rlrr"
+_MODEL = "vit_base_patch16_224"
+_ABILITIES = {
+    "can_merge": "merge: become part of the weights, at no cost at inference (rlrr merge)",
+    "can_mix": "mix: several adapters in one batch, one for each image",
+    "can_combine": "combine: several runs in one, by weights (rlrr combine)",
+    "can_split": "split: give the change of an output apart from the backbone's own output",
+}
 
 
 def add_arguments(parser: Parser) -> None:
-    """Only the form of the output."""
-    parser.add_argument("--json", type=bool, default=False, help="Print the list as JSON.")
+    """Take the method to explain, and the form of the output."""
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", type=str, default=None, help="Method to explain; all are listed by default."
+    )
+    parser.add_argument("--json", type=bool, default=False, help="Print JSON.")
 
 
 def run(options: Any) -> None:
-    """List the methods and their defaults."""
+    """List the methods, or explain one."""
     from rlrr.cli.show import print_json, print_table
-    from rlrr.methods.apply import methods
 
-    found = methods()
-    if options.json:
-        print_json(
-            {
-                name: {
-                    "title": m.title,
-                    "summary": m.summary,
-                    "learning_rate": m.learning_rate,
-                    "rank": m.rank,
-                }
-                for name, m in found.items()
-            }
-        )
+    if options.name is None:
+        if options.json:
+            print_json({name: asdict(method) for name, method in METHODS.items()})
+            return
+        rows = [[name, f"{method.learning_rate:g}", method.summary] for name, method in METHODS.items()]
+        print_table(["method", "learning rate", "what is trained"], rows)
+        print("\n`rlrr methods NAME` lists the settings of a method, which `rlrr train --set name=value` changes.")
         return
-    rows = [
-        [name, f"{method.learning_rate:g}", str(method.rank or "-"), method.summary] for name, method in found.items()
-    ]
-    print_table(["method", "learning rate", "rank", "what is trained"], rows)
+    if options.name not in METHODS:
+        raise UsageError(f"There is no method {options.name!r}.{did_you_mean(options.name, METHODS)}")
+    explained = explain(options.name)
+    if options.json:
+        print_json(explained)
+    else:
+        _print(explained)
+
+
+def explain(name: str) -> dict[str, Any]:
+    """Describe a method: its row of the table, settings, parameters on ViT-B/16, and abilities."""
+    from rlrr.methods.apply import config_type
+
+    kind = config_type(name)
+    return asdict(METHODS[name]) | {
+        "settings": _settings(name, kind) if kind else {},
+        "parameters": _parameters(name),
+        "abilities": _abilities(name),
+    }
+
+
+def _settings(name: str, kind: type[PeftConfig]) -> dict[str, dict[str, Any]]:
+    """List the settings of a config by name, each with its type, default and meaning."""
+    from docstring_parser import parse
+
+    from rlrr.hints import expected
+    from rlrr.methods.apply import setting_hints
+
+    hints = setting_hints(kind)
+    meanings = {parameter.arg_name: parameter.description or "" for parameter in parse(kind.__doc__ or "").params}
+    settings = {}
+    for field in fields(kind):
+        if field.name in hints:
+            default = field.default_factory() if field.default_factory is not MISSING else field.default
+            settings[field.name] = {
+                "type": expected(hints[field.name])[0],
+                "default": METHODS[name].defaults.get(field.name, default),
+                "meaning": " ".join((meanings.get(field.name) or field.metadata.get("help", "")).split()),
+            }
+    return settings
+
+
+def _parameters(name: str) -> int:
+    """Count the parameters that a method trains in ViT-B/16 beside the classifier, on a model without memory."""
+    import timm
+    import torch
+
+    from rlrr.methods.apply import apply_method
+    from rlrr.methods.trainable import parameter_counts
+
+    with torch.device("meta"):
+        return parameter_counts(apply_method(timm.create_model(_MODEL, num_classes=10), name))["adapter"]
+
+
+def _abilities(name: str) -> dict[str, bool]:
+    """Ask a small adapted model what it can do."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    from rlrr.methods import capabilities
+    from rlrr.methods.apply import apply_method
+
+    small = VisionTransformer(img_size=32, patch_size=16, embed_dim=48, depth=1, num_heads=3, num_classes=2)
+    model = apply_method(small, name)
+    return {ability: getattr(capabilities, ability)(model) for ability in _ABILITIES}
+
+
+def _print(explained: dict[str, Any]) -> None:
+    print(f"{explained['title']}: {explained['summary']}")
+    if explained["paper"]:
+        print(f"\npaper          {explained['paper']}")
+    print(f"learning rate  {explained['learning_rate']:g}, if none is given")
+    print(f"parameters     {explained['parameters']:,} on ViT-B/16, and the classifier")
+    for ability, text in _ABILITIES.items():
+        print(f"{'can' if explained['abilities'][ability] else 'cannot':<14} {text}")
+    compared = "weights and features" if explained["abilities"]["can_merge"] else "features alone"
+    print(f"rlrr analyze   compares {compared} with those of pre-training")
+    if not explained["settings"]:
+        print("\nIt has no settings.")
+        return
+    print("\nsettings, as --set name=value; values are YAML, such as [0, 1] for a list:")
+    for name, setting in explained["settings"].items():
+        default = "none" if setting["default"] is None else str(setting["default"])
+        if isinstance(setting["default"], bool):
+            default = default.lower()
+        print(f"  {name}: {setting['type']} (default: {default})")
+        if setting["meaning"]:
+            meaning = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", setting["meaning"])  # links of Markdown
+            print(textwrap.fill(meaning, 100, initial_indent=" " * 6, subsequent_indent=" " * 6))

@@ -1,34 +1,55 @@
-"""jsonargparse with errors of one sentence, short help, and options that may be written as people write them."""
+"""argparse with options described by type hints, errors of one sentence, and hyphens or underscores alike."""
 
 from __future__ import annotations
 
 import re
-from argparse import SUPPRESS, Action, RawDescriptionHelpFormatter
-from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin
+from argparse import (
+    SUPPRESS,
+    ArgumentError,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+)
+from functools import partial
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
+import yaml
 
 from rlrr.errors import RLRRError, UsageError, did_you_mean
-from rlrr.files import at_line
-from rlrr.recipes.files import packaged_recipes, recipe_path
-from rlrr.recipes.hints import expected
+from rlrr.hints import expected, members
+from rlrr.recipes.files import parse_yaml
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-_WORDS = {  # from argparse's and jsonargparse's words to ours
-    r"unrecognized arguments: (.*)": r"Unexpected: \1. A path with spaces needs quotes.",
-    r"argument (--\w+): expected .*": r"\1 needs a value.",
-    r"Problems parsing config: (.*)": r"this is not YAML: \1.",
-    r"Unexpected config:.*": "it holds no options; each line is one, such as `epochs: 20`.",
-}
+_METAVARS = {int: "N", float: "X"}
 
 
 class Parser(ArgumentParser):
-    """A parser whose options take hyphens or underscores and whose errors name the nearest options."""
+    """A parser whose `type` may be a type hint and whose errors name the nearest options."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, print_config=None, formatter_class=_Help, **kwargs)
+    def __init__(self, **options: Any) -> None:
+        self.hints: dict[str, Any] = {}
+        super().__init__(
+            allow_abbrev=False,
+            exit_on_error=False,
+            formatter_class=RawDescriptionHelpFormatter,
+            **{"usage": "%(prog)s [options]"} | options,
+        )
+
+    def add_argument(self, *names: str, type: Any = None, group: Any = None, **options: Any) -> Any:
+        """Take an argument as argparse does, with a type hint for `type`.
+
+        Args:
+            names: One name; an option's may have underscores, and is shown with hyphens.
+            type: A type, a Literal, or one of them or None; a bool is a switch, a list is written A,B and a dict is
+                written NAME=VALUE ….
+            group: An `add_argument_group` that the help lists it in.
+            options: More for argparse; the default is added to the help.
+        """
+        names = tuple(name.replace("_", "-") if name.startswith("--") else name for name in names)
+        self.hints |= dict.fromkeys(names, type)
+        if type is not None:
+            options = _described(type, options)
+        return group.add_argument(*names, **options) if group else super().add_argument(*names, **options)
 
     def add_run(self) -> None:
         """Take the finished run a command works on, and where its backbone's weights are."""
@@ -57,119 +78,121 @@ class Parser(ArgumentParser):
         )
 
     def parse(self, arguments: list[str]) -> Namespace:
-        """Parse a command line. The file behind `--config`, if there is that option, gives the defaults.
+        """Parse a command line.
 
         Raises:
-            RLRRError: an option or value is wrong, there or in the file.
+            UsageError: an option or value is wrong.
         """
-        arguments = self._normalised(arguments)
-        options = self.parse_args(arguments)
-        if file := options.get("config"):
-            path = Path(file).expanduser()
-            if not path.is_file() and file.removesuffix(".yaml") in packaged_recipes():
-                path = recipe_path(file)
-            try:
-                text = path.read_text(encoding="utf-8")
-                self.set_defaults(self.parse_string(text, defaults=False).as_dict())
-            except OSError as error:
-                near = did_you_mean(file, packaged_recipes())
-                raise UsageError(
-                    f"Cannot read {file}: {error.strerror}. Give a YAML file, or a packaged recipe.{near}"
-                ) from None
-            except UnicodeDecodeError:
-                raise UsageError(f"{file}: it is not a text file. Give a YAML file.") from None
-            except RLRRError as error:
-                named = re.search(r"option '(\w+)'|^--(\w+)", str(error))
-                where = at_line(file, text, (named[1] or named[2]) if named else "")
-                raise UsageError(f"{where}: {error}") from None
-            options = self.parse_args(arguments)
+        try:
+            options, unexpected = self.parse_known_args(self._normalised(arguments))
+        except ArgumentError as error:
+            self.error(f"{error.argument_name} {error.message.rstrip('.')}")
+        if unexpected:
+            self.error(f"Unexpected: {unexpected[0]}. A path with spaces needs quotes")
+        for name, hint in self.hints.items():
+            if _is(dict, hint) and (pairs := getattr(options, _destination(name), None)) is not None:
+                setattr(options, _destination(name), dict(pairs))
         return options
 
     def _normalised(self, arguments: list[str]) -> list[str]:
-        """Put underscores into option names, brackets around lists, and `true` behind a switch that stands alone."""
-        known = {option: action for action in self._actions for option in action.option_strings}
+        """Put hyphens into the names of options, and `=true` behind a switch that stands alone."""
         result: list[str] = []
         for position, argument in enumerate(arguments):
             if argument == "--":
                 return result + arguments[position:]
             name, equals, value = argument.partition("=")
             if not re.match(r"--[A-Za-z]", name):
-                of_list = result and _is_list(known.get(result[-1]))
-                result.append(f"[{argument}]" if of_list and not argument.startswith("[") else argument)
+                result.append(argument)
                 continue
-            name = "--" + name[2:].replace("-", "_")
-            if name not in known:
-                raise UsageError(
-                    f"There is no option {argument}.{did_you_mean(name, known)} See `{self.prog} --help`.",
-                )
-            if equals and _is_list(known[name]) and not value.startswith("["):
-                value = f"[{value}]"
+            if (name := name.replace("_", "-")) not in self.hints:
+                self.error(f"There is no option {argument}.{did_you_mean(name, self.hints)}".rstrip("."))
+            following = arguments[position + 1].lower() if position + 1 < len(arguments) else ""
+            if self.hints[name] is bool and not equals and following not in ("true", "false"):
+                equals, value = "=", "true"
             result.append(name + equals + value)
-            follows = arguments[position + 1].lower() if position + 1 < len(arguments) else ""
-            if _is_switch(known[name]) and not equals and follows not in ("true", "false"):
-                result[-1] += "=true"
         return result
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+    def in_options(self, error: RLRRError) -> str:
+        """Give the sentence of an error with options in the place of Python arguments.
+
+        The library writes an argument as `name`, or begins with the name of a recipe's option (`RLRRError.option`).
+        """
+        text = str(error)
+        if error.option and text.startswith(f"{error.option} "):
+            text = f"`{error.option}`{text.removeprefix(error.option)}"
+        options = {_destination(name): name for name in self.hints if name.startswith("--")}
+        return re.sub(r"`(\w+)`", lambda match: options.get(match[1], match[0]), text)
+
+    def error(self, message: str) -> NoReturn:
         """Raise one sentence in place of the usage and the message."""
-        message = " ".join(message.replace('in "<unicode string>", ', "at ").split()).rstrip(".")
-        named = {action.dest: action for action in self._actions}
-        if match := re.match(r'Parser key "(\w+)"(?: element \d+)?: .*?(?:Got|Given) value: (.*)', message):
-            key, value = match.groups()
-            words, choices = _expected(named[key])
-            message = f"{_label(named[key])} must be {words}, not {value!r}.{did_you_mean(value, choices)}"
-        elif match := re.match("the following arguments are required: (.*)", message):
-            message = f"Missing: {', '.join(_label(named[name]) for name in match[1].split(', '))}."
-        elif match := re.match(r"Option '([^']*)' is not accepted", message):
-            message = f"There is no option {match[1]!r}.{did_you_mean(match[1], named)}"
-        else:
-            message = re.sub(r'Parser key "(\w+)":', r"--\1:", message)
-            for theirs, ours in _WORDS.items():
-                message, found = re.subn(theirs, ours, message)
-                if found:
-                    break
-            else:
-                message += "."
-        raise UsageError(f"{message} See `{self.prog} --help`.")
+        message = message.replace("the following arguments are required:", "missing:")
+        end = "" if message.endswith("?") else "."
+        raise UsageError(f"{message[0].upper()}{message[1:]}{end} See `{self.prog} --help`.")
 
 
-class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """An option, what it does, and its default if it has one that says something."""
-
-    def _get_help_string(self, action: Action) -> str:
-        silent = action.default in (None, SUPPRESS, []) or action.default is False
-        default = " ".join(action.default) if isinstance(action.default, list) else "%(default)s"
-        return f"{action.help}" + ("" if silent else f" (default: {default})")
-
-    def _format_action_invocation(self, action: Action) -> str:
-        if _is_switch(action):
-            return action.option_strings[0] + (" {true,false}" if action.default is True else "")
-        if _is_list(action) and action.option_strings:
-            return f"{action.option_strings[0]} A,B"
-        return super()._format_action_invocation(action)
-
-    def _get_default_metavar_for_optional(self, action: Action) -> str:
-        words, choices = _expected(action)
-        if choices:
-            return "{" + ",".join(choices) + "}"
-        return {"a whole number": "N", "a number": "X"}.get(words, action.dest.upper())
-
-
-def _is_switch(action: Action) -> bool:
-    return getattr(action, "_typehint", None) is bool
+def _described(hint: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Say to argparse how a value of a type is read, and how it is shown in the help."""
+    default, choices = options.get("default"), expected(hint)[1]
+    metavar = "{" + ",".join(choices) + "}" if choices else _METAVARS.get(members(hint)[0])
+    shown = default
+    if hint is bool:
+        metavar = "{true,false}" if default is True else ""
+    elif _is(list, hint):
+        metavar = "A,B"
+    elif _is(dict, hint):
+        metavar = "NAME=VALUE"
+        options |= {"nargs": "+", "action": "extend"}
+    elif isinstance(default, list):
+        shown = " ".join(map(str, default))
+    if metavar is not None:
+        options.setdefault("metavar", metavar)
+    text = options.get("help", "").replace("%", "%%")
+    silent = default in (None, SUPPRESS, []) or default is False
+    return options | {
+        "type": partial(_read_pair if _is(dict, hint) else _read, hint),
+        "help": text if silent else f"{text} (default: {str(shown).lower() if hint is bool else shown})",
+    }
 
 
-def _is_list(action: Action | None) -> bool:
-    hint: Any = getattr(action, "_typehint", None)
-    return any(get_origin(kind) is list for kind in (hint, *get_args(hint)))
+def _read(hint: Any, text: str) -> Any:
+    """Read a value of a type from the command line.
+
+    Raises:
+        ArgumentTypeError: it is not of that type.
+    """
+    if text == "null" and members(hint) != (hint,):
+        return None
+    for kind in members(hint):
+        try:
+            if get_origin(kind) is list:
+                return [_read(get_args(kind)[0], part.strip()) for part in text.strip("[]").split(",")]
+            if get_origin(kind) is Literal:
+                return {str(choice): choice for choice in get_args(kind)}[text]
+            return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError, ArgumentTypeError):
+            continue
+    words, choices = expected(hint)
+    raise ArgumentTypeError(f"must be {words}, not {text!r}.{did_you_mean(text, choices)}")
 
 
-def _label(action: Action) -> str:
-    return action.option_strings[0] if action.option_strings else str(action.metavar)
+def _read_pair(hint: Any, text: str) -> tuple[str, Any]:
+    """Read `name=value`, with the value in YAML.
+
+    Raises:
+        ArgumentTypeError: it is not written so.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ArgumentTypeError(f"takes name=value, not {text!r}")
+    try:
+        return name, parse_yaml(value)
+    except yaml.YAMLError:
+        raise ArgumentTypeError(f"takes values in YAML, which {value!r} is not") from None
 
 
-def _expected(action: Action) -> tuple[str, tuple[str, ...]]:
-    """What an option takes, in words, and its choices if they are fixed."""
-    if _is_list(action):
-        return "a list, as A,B", ()
-    return expected(getattr(action, "_typehint", None) or action.type)
+def _is(kind: type, hint: Any) -> bool:
+    return any((get_origin(member) or member) is kind for member in members(hint))
+
+
+def _destination(name: str) -> str:
+    return name.lstrip("-").replace("-", "_")

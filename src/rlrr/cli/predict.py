@@ -7,7 +7,7 @@ from typing import Any
 from rlrr.cli.parser import Parser
 
 USAGE = "RUN IMAGE [IMAGE ...] [options]"
-EXAMPLE = "rlrr predict run photo.jpg holiday/*.jpg --top_k 3"
+EXAMPLE = "rlrr predict run photo.jpg holiday/*.jpg --top-k 3"
 
 
 def add_arguments(parser: Parser) -> None:
@@ -25,7 +25,7 @@ def run(options: Any) -> None:
     from rlrr.inference.predict import load
 
     if options.top_k < 1:
-        raise UsageError(f"--top_k must be 1 or more, not {options.top_k}.")
+        raise UsageError(f"--top-k must be 1 or more, not {options.top_k}.")
     predictions = load(options.run, weights=options.weights).predict(options.images, options.top_k)
     pairs = [list(zip(one.classes, one.probabilities, strict=True)) for one in predictions]
     if options.json:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from rlrr.cli.measuring import add_measuring, add_overrides, given, plan_of, publish, say, say_runs_only
+from rlrr.cli.measuring import add_measuring, plan_of, publish, say, say_runs_only
 from rlrr.cli.parser import Parser
+from rlrr.cli.recipe_options import add_recipe_options, given_options
 
 USAGE = "{vtab1k,fgvc} ROOT [options]"
 EXAMPLE = "rlrr reproduce vtab1k vtab-1k/ --tasks cifar kitti --output vtab1k-honest"
 _OVERRIDES = (
-    *("model", "weights", "method", "rank", "image_size", "epochs", "cooldown", "batch_size", "precision"),
+    *("model", "weights", "method", "settings", "image_size", "epochs", "cooldown", "batch_size", "precision"),
     *("normalization", "threads", "workers"),
 )
 
 
 def add_arguments(parser: Parser) -> None:
-    """Which benchmark, by which protocol, and what differs from the paper's recipes."""
+    """Take the benchmark, the protocol, and options in the place of the recipes'."""
     parser.add_argument("benchmark", type=Literal["vtab1k", "fgvc"], help="VTAB-1k or FGVC.")
-    parser.add_argument("root", metavar="ROOT", type=str, help="Folder with a folder for each task.")
+    parser.add_argument("root", metavar="ROOT", type=str, help="Folder with one folder for each task.")
     parser.add_argument(
         "--tasks", metavar="TASK", nargs="+", type=str, default=None, help="Run only these; all if not given."
     )
@@ -27,44 +28,48 @@ def add_arguments(parser: Parser) -> None:
         "--variant",
         type=Literal["aug"] | None,
         default=None,
-        help="Of FGVC's recipes: aug is with mixup, CutMix and a moving average.",
+        help="Other recipes for FGVC: aug has mixup, CutMix and, for rlrr, an EMA of the weights.",
     )
     parser.add_argument(
         "--output",
         metavar="FOLDER",
         type=str | None,
         default=None,
-        help="Folder for the runs and the table; called by benchmark and protocol if not given.",
+        help="Folder for the runs and the table; by default named after the benchmark and the protocol.",
     )
     add_measuring(parser, rates="0.3 1 3")
-    add_overrides(parser, _OVERRIDES)
+    add_recipe_options(parser, _OVERRIDES)
 
 
 def run(options: Any) -> None:
-    """Run what has no result yet and print the table."""
-    from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, changes, check_places
+    """Run the tasks that have no result yet, and print the table."""
+    from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, changes, check_places, without_recipe
     from rlrr.compare.document import benchmark_document, paper_recipe
     from rlrr.compare.folder import RESULT
     from rlrr.compare.plan import RATES
     from rlrr.compare.published import published
     from rlrr.compare.runner import run_jobs
+    from rlrr.methods.apply import method_config
+    from rlrr.recipes.files import has_recipe
 
     say_runs_only()
     benchmark, root, plan = BENCHMARKS[options.benchmark], Path(options.root), plan_of(options, RATES)
     output = Path(options.output or "-".join(filter(None, (benchmark.name, options.variant, options.protocol))))
-    changed = given(options, _OVERRIDES)
+    changed = given_options(options, _OVERRIDES)
     jobs = benchmark_jobs(benchmark, root, plan, changed, output, options.variant)
     wanted = benchmark.chosen(options.tasks)
     check_places(benchmark, root, {name: jobs[name] for name in wanted if not (jobs[name].folder / RESULT).exists()})
-    outcomes = run_jobs(list(jobs.values()), options.jobs, say, wanted)
     one = jobs[wanted[0]].plan
+    method_config(one.recipe.method, one.recipe.settings)
+    own = has_recipe(one.recipe.method, benchmark.recipes(options.variant))
+    outcomes = run_jobs(list(jobs.values()), options.jobs, say, wanted)
     document = benchmark_document(
         benchmark,
         options.variant,
         one,
         outcomes.results,
         published(benchmark.name, one.recipe.model, one.recipe.method),
-        paper_recipe(changes(changed)),
+        paper_recipe(changes(changed)) if own else without_recipe(one.recipe.method, changes(changed)),
         outcomes.preprocessing,
     )
     publish(document, output, options.json)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from rlrr.cli.parser import Parser
+from rlrr.cli.recipe_options import add_recipe_options, given_options
 from rlrr.errors import UsageError
-from rlrr.recipes.files import packaged_recipes
+from rlrr.recipes.files import RECIPE, find_options, has_recipe, overlay, packaged_recipes, read_options
 from rlrr.recipes.recipe import Recipe
 
 USAGE = "DATA [options]"
@@ -17,7 +18,7 @@ EXAMPLE = "rlrr train flowers/ --model vit_small_focus --epochs 20 --output run"
 
 
 def add_arguments(parser: Parser) -> None:
-    """The options of a recipe, and where to put the run."""
+    """Take where to put the run, a file of options, and the options of a recipe."""
     parser.add_argument(
         "data", metavar="DATA", nargs="?", type=str, help="Folder of images, sample:NAME or hub:OWNER/NAME."
     )
@@ -33,36 +34,58 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--resume", type=bool, default=False, help="Go on with the run in --output, by its own recipe.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Delete an earlier run in --output first.")
     parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON.")
-    parser.add_class_arguments(Recipe, skip={"data"})
+    add_recipe_options(parser)
 
 
 def run(options: Any) -> None:
-    """Train and say what came out."""
-    values = options.as_dict()
-    output, resume, overwrite, as_json = (values.pop(name) for name in ("output", "resume", "overwrite", "json"))
-    _warn_of_another_task(values.pop("config"), values["data"])
-    if not values["data"] and not resume:
+    """Train and print the result."""
+    given = given_options(options, [option.name for option in fields(Recipe) if option.name != "data"])
+    if options.data:
+        given["data"] = options.data
+    values = overlay(_base(options, given.get("method")), given)
+    if not values.get("data"):
         raise UsageError("Say what to train on: a folder of images, sample:mnist, or hub:OWNER/NAME.")
+    recipe = Recipe(**values)
+    if options.config:
+        _remark(options.config, recipe)
 
     from rlrr.cli.show import print_json, print_record
-    from rlrr.recipes.files import RECIPE, read_recipe
+    from rlrr.methods.apply import method_config
     from rlrr.training.run import train
 
-    if values["data"]:
-        recipe = Recipe(**values)
-    else:  # `--resume` alone goes on by the run's own recipe; what is given beside it has to agree
-        given = {f.name: values[f.name] for f in fields(Recipe) if f.name != "data" and values[f.name] != f.default}
-        recipe = replace(read_recipe(Path(output) / RECIPE), **given)
-    record = train(recipe, output, resume=resume, overwrite=overwrite)
-    if as_json:
+    method_config(recipe.method, recipe.settings)
+    record = train(recipe, options.output, resume=options.resume, overwrite=options.overwrite)
+    if options.json:
         print_json(record.__dict__)
     else:
-        print_record(record, output)
+        print_record(record, options.output)
 
 
-def _warn_of_another_task(config: str | None, data: str | None) -> None:
-    """Say so if a packaged recipe is of another task than the data, by the name of its folder."""
-    recipe, folder = (config or "").removesuffix(".yaml"), Path(data or "").name
-    kind, _, task = recipe.rpartition("/")
-    if task != folder and {recipe, f"{kind}/{folder}"} <= set(packaged_recipes()):
-        print(f"rlrr: {config} is the recipe of {task}, and the data is {folder}", file=sys.stderr)
+def _base(options: Any, method: str | None) -> dict[str, Any]:
+    """Read the options that those on the command line are put over."""
+    if options.config:
+        return find_options(options.config, method)
+    if options.resume and not options.data:  # `--resume` alone goes on by the run's own recipe
+        return read_options(Path(options.output) / RECIPE)
+    return {}
+
+
+def _remark(config: str, recipe: Recipe) -> None:
+    """Say if a packaged recipe is of another task than the data, by its folder's name, or not of the method."""
+    name, folder = config.removesuffix(".yaml"), Path(recipe.data).name
+    benchmark, _, task = name.rpartition("/")
+    packaged = packaged_recipes()
+    if name not in packaged or not benchmark:
+        return
+    if task != folder and f"{benchmark}/{folder}" in packaged:
+        print(f"rlrr: {name} is the recipe of {task}, and the data is {folder}", file=sys.stderr)
+    if not has_recipe(recipe.method, benchmark):
+        print(f"rlrr: {no_recipe(recipe.method, benchmark)}", file=sys.stderr)
+
+
+def no_recipe(method: str, benchmark: str) -> str:
+    """Say what a method without a recipe of its own for a benchmark is trained by."""
+    return (
+        f"{method} has no recipe of its own for {benchmark}: it takes the benchmark's images and training budget, and "
+        f"{method}'s own defaults"
+    )

@@ -1,1 +1,5 @@
 """Many runs beside each other, and beside what the paper prints."""
+
+from rlrr.errors import require
+
+require("compare")

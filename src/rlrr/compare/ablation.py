@@ -1,4 +1,4 @@
-"""The paper's ablations: what is left out or put in another's place, as options of a recipe."""
+"""The paper's ablations of RLRR, as settings of the method."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from rlrr.backbones.families import family_of
+from rlrr.backbones.families import family_of, stage_depth
 from rlrr.compare.plan import Plan
 from rlrr.compare.published import Ablation, published_ablation
 from rlrr.compare.runner import Job
@@ -30,11 +30,11 @@ FULL = "full"
 
 @dataclass(frozen=True)
 class Variation:
-    """One row: its name, which is also its folder's, its title, and the options that make it of the full method."""
+    """One row: its name, which is also its folder's, its title, and the settings that differ from the full method's."""
 
     name: str
     title: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class AblationTable:
     paper: Ablation | None
 
     def printed(self, variation: Variation) -> dict[str, float]:
-        """The paper's accuracies of a row, in percent; empty if we know of none."""
+        """Give the paper's accuracies of a row, in percent; empty if we know of none."""
         rows = self.paper.variants if self.paper else ()
-        return next((row.accuracy for row in rows if row.options == dict(variation.options)), {})
+        return next((row.accuracy for row in rows if row.settings == dict(variation.settings)), {})
 
 
 def ablation_tables(names: Sequence[str], depth: int) -> list[AblationTable]:
-    """The tables of these names.
+    """Make the tables of these names.
 
     Args:
-        names: Of `TABLES`.
-        depth: Blocks of the backbone.
+        names: Names in `TABLES`.
+        depth: Number of blocks of the backbone.
 
     Raises:
         RLRRError: there is no such table.
@@ -82,20 +82,23 @@ def ablation_tables(names: Sequence[str], depth: int) -> list[AblationTable]:
 def ablation_jobs(
     tables: Sequence[AblationTable], plans: Mapping[str, Plan], output: Path
 ) -> dict[str, dict[str, Job]]:
-    """The jobs of all tables, by data and variation; a variation that two tables share is one job.
+    """Make the jobs of all tables, by data and variation; a variation that two tables share is one job.
 
     Args:
-        plans: Of the full method, by the name of the data; all must have test images.
+        plans: Plans of the full method, by the name of the data; all must have test images.
         output: Gets a folder for each data set, with one for each variation.
 
     Raises:
         RLRRError: a recipe is an ablation itself, or some data cannot be used.
     """
+    settings = (*_sides(), *_parts(), *_blocks(depth=4), *_starts(), _without_weight())
+    varied = {name for variation in settings for name in variation.settings}
     for plan in plans.values():
         recipe = plan.recipe
-        if recipe.method != "rlrr" or recipe.rlrr_settings():
-            named = ", ".join(recipe.rlrr_settings()) or "method"
-            raise UsageError(f"The recipe sets {named}, which the ablations vary: leave it out of the recipe.")
+        if recipe.method != "rlrr":
+            raise UsageError(f"The recipe is of {recipe.method}, and the ablations are of rlrr: leave method out.")
+        if taken := sorted(varied & recipe.settings.keys()):
+            raise UsageError(f"The recipe sets {', '.join(taken)}, which the ablations vary: leave it out.")
         if not load_data(recipe.data, val_fraction=recipe.val_fraction, seed=plan.seeds[0]).test:
             raise UsageError(f"{recipe.data} has no test images: give data with a test split.")
     variations = {variation.name: variation for table in tables for variation in table.variations}
@@ -103,7 +106,7 @@ def ablation_jobs(
         title: {
             name: Job(
                 f"{title}, {name}",
-                replace(plan, recipe=replace(plan.recipe, **variation.options)),
+                replace(plan, recipe=replace(plan.recipe, settings=plan.recipe.settings | dict(variation.settings))),
                 output / title / name,
             )
             for name, variation in variations.items()
@@ -113,7 +116,7 @@ def ablation_jobs(
 
 
 def data_names(data: Sequence[str]) -> dict[str, str]:
-    """A short name for each data set, which is its folder's; by data.
+    """Give each data set a short name, which is its folder's; by data.
 
     Raises:
         RLRRError: two have the same.
@@ -130,21 +133,18 @@ def data_names(data: Sequence[str]) -> dict[str, str]:
 
 
 def depth_of(model: nn.Module) -> int:
-    """The number of blocks of a backbone; in Swin and ResNet those of the longest stage.
+    """Return the number of blocks of a backbone; in Swin and ResNet of the longest stage.
 
     Raises:
-        RLRRError: it is of no family whose blocks we know.
+        RLRRError: the family is not known, so that no blocks can be chosen.
     """
-    family = family_of(model)
-    if family is None:
+    if family_of(model) is None:
         raise UsageError(f"The blocks of this {type(model).__name__} are not known: leave out --tables fig2.")
-    block = re.compile(family.block.replace("{index}", r"(\d+)"))
-    found = (block.match(name) for name, _ in model.named_modules())
-    return 1 + max(int(match[1]) for match in found if match)
+    return stage_depth(model)
 
 
 def _sides() -> list[Variation]:
-    """Of the paper's left and right vectors, the left runs over the inputs, since it writes x W."""
+    """Vary the sides. The paper's left vector runs over the inputs, since it writes x W."""
     bare: dict[str, Any] = {"residual": False}
     return [
         Variation("in-no-residual", "inputs only, no residual", {"sides": "in"} | bare),
@@ -165,7 +165,7 @@ def _parts() -> list[Variation]:
 
 
 def _blocks(depth: int) -> list[Variation]:
-    """The first quarter, half and three quarters of the blocks."""
+    """Adapt the first quarter, half and three quarters of the blocks."""
     numbers = sorted({math.ceil(depth * share / 4) for share in (1, 2, 3)} - {depth})
     return [
         Variation(f"first-{number}", f"first {number} of {depth} blocks", {"layers_to_transform": list(range(number))})
@@ -174,7 +174,7 @@ def _blocks(depth: int) -> list[Variation]:
 
 
 def _starts() -> list[Variation]:
-    """The paper's "zero" is taken for one side at zero: two zero vectors would get no gradient, ever."""
+    """Vary the start. The paper's "zero" is taken for one side at zero: two zero vectors would get no gradient."""
     titles = {"normal": "normal", "identity": "zero (one side)", "constant": "constant", "uniform": "uniform"}
     return [Variation(f"start-{start}", title, {"init_weights": start}) for start, title in titles.items()]
 

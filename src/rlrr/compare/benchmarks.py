@@ -1,9 +1,9 @@
-"""VTAB-1k and FGVC as what is run: their tasks, the paper's recipe for each, and where their images lie."""
+"""VTAB-1k and FGVC to run: tasks, the recipe of a method for each task, and the folders of the images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rlrr.data.benchmarks.fgvc import SETS, find_set, is_fgvc, set_of
 from rlrr.data.benchmarks.lists import folder_name
 from rlrr.data.benchmarks.vtab import TASKS, is_vtab
 from rlrr.errors import RLRRError, UsageError, did_you_mean
-from rlrr.recipes.files import load_recipe
+from rlrr.recipes.files import overlay, packaged_options
 from rlrr.recipes.recipe import Recipe
 
 # Options that make no other recipe of the paper's: where things are, how it is computed, and what the table is of.
@@ -55,19 +55,26 @@ class Benchmark:
         return [name for name in self.tasks if names is None or name in names]
 
     def recipe(self, task: str, options: Mapping[str, Any], variant: str | None = None) -> Recipe:
-        """The paper's recipe for a task with these options in place of its own.
-
-        Another method than rlrr takes its own learning rate, since the recipe's is not for it.
+        """Make the recipe of a method (rlrr if `options` names none) for a task, with options in place of its own.
 
         Raises:
             RLRRError: there is no such variant, or an option is wrong.
         """
-        if variant is not None and variant not in self.variants:
+        packaged = packaged_options(f"{self.recipes(variant)}/{task}", options.get("method"))
+        return Recipe(**overlay(packaged, options))
+
+    def recipes(self, variant: str | None = None) -> str:
+        """Give the name of the packaged recipes of a variant.
+
+        Raises:
+            UsageError: there is no such variant.
+        """
+        if variant is None:
+            return self.name
+        if variant not in self.variants:
             known = f"it has {', '.join(self.variants)}" if self.variants else "it has none"
             raise UsageError(f"{self.title} has no variant {variant!r}; {known}.")
-        recipe = load_recipe(f"{self.variants[variant] if variant else self.name}/{task}")
-        own: dict[str, Any] = {} if options.get("method", recipe.method) == "rlrr" else {"learning_rate": None}
-        return replace(recipe, **own | dict(options))
+        return self.variants[variant]
 
 
 _GROUPS = ("natural", "specialized", "structured")
@@ -93,11 +100,14 @@ BENCHMARKS = {
 
 
 def changes(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Which of these options make another recipe than the paper's."""
-    changed = {name: value for name, value in options.items() if name not in _NEUTRAL}
-    if options.get("method", "rlrr") != "rlrr":
-        changed.setdefault("learning_rate", f"{options['method']}'s own")
-    return changed
+    """Give those of these options that make another recipe of a method than its packaged one."""
+    return {name: value for name, value in options.items() if name not in _NEUTRAL}
+
+
+def without_recipe(method: str, changed: Mapping[str, Any]) -> str:
+    """Say by which options a method without a recipe of its own was trained, with those that were changed."""
+    differs = "".join(f", {name}={value}" for name, value in changed.items())
+    return f"the benchmark's images and training budget, and {method}'s own defaults (it has no recipe here){differs}"
 
 
 def recipe_of(data: str) -> str | None:
@@ -128,7 +138,7 @@ def benchmark_jobs(
     return {
         name: Job(
             name,
-            Plan(replace(benchmark.recipe(name, options, variant), data=str(place_of(benchmark, root, name))), **plan),
+            Plan(benchmark.recipe(name, {**options, "data": str(place_of(benchmark, root, name))}, variant), **plan),
             output / name,
         )
         for name in benchmark.tasks

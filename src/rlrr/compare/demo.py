@@ -13,7 +13,7 @@ from rlrr.errors import UsageError
 from rlrr.files import write_json
 from rlrr.inference.evaluate import Evaluation, confusion_picture, evaluate_split, save_evaluation
 from rlrr.inference.predict import load
-from rlrr.methods.apply import methods
+from rlrr.methods.table import METHODS
 from rlrr.recipes.files import RECIPE, load_recipe
 from rlrr.recipes.recipe import Recipe
 from rlrr.report.figures import curves, sample_predictions
@@ -23,8 +23,8 @@ from rlrr.report.table import Table
 from rlrr.training.output import METRICS, read_metrics
 from rlrr.training.run import train
 
-METHODS = ("linear", "rlrr")
-_OURS = (*METHODS, "curves.png", "report.html", "results.json")
+COMPARED = ("linear", "rlrr")
+_OURS = (*COMPARED, "curves.png", "report.html", "results.json")
 COLUMNS = ("method", "test accuracy", "trained parameters", "file", "seconds")
 
 
@@ -40,7 +40,7 @@ class Outcome:
     def row(self) -> list[str]:
         """A line of the table, under `COLUMNS`."""
         return [
-            methods()[self.record.method].title,
+            METHODS[self.record.method].title,
             f"{self.evaluation.accuracy:.1%}",
             f"{sum(self.record.parameters.values()):,}",
             f"{self.bytes / 1e6:.2f} MB",
@@ -78,8 +78,8 @@ def run_demo(
     test = load_data(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed).test
     assert test is not None, "the demo's data has test images"
     outcomes = {}
-    for method in METHODS:
-        say(f"{methods()[method].title}: {methods()[method].summary}")
+    for method in COMPARED:
+        say(f"{METHODS[method].title}: {METHODS[method].summary}")
         started = (folder / method / RECIPE).exists()
         record = train(replace(recipe, method=method), folder / method, overwrite=overwrite, resume=resume and started)
         evaluation = evaluate_split(load(folder / method), test, f"{record.data['name']}, test")
@@ -89,7 +89,7 @@ def run_demo(
 
 
 def _write_report(recipe: Recipe, folder: Path, outcomes: Mapping[str, Outcome], test: Split) -> None:
-    titles = {method: methods()[method].title for method in outcomes}
+    titles = {method: METHODS[method].title for method in outcomes}
     histories = {titles[method]: read_metrics(folder / method / METRICS) for method in outcomes}
     save(curves(histories), folder / "curves.png")
     pictures = [
@@ -162,7 +162,7 @@ def _write_report(recipe: Recipe, folder: Path, outcomes: Mapping[str, Outcome],
 
 def _samples(folder: Path, method: str, evaluation: Evaluation, test: Split) -> Picture:
     """Test images at even distances: chosen before anything was trained, so neither method is flattered."""
-    title, count = methods()[method].title, min(20, len(test))
+    title, count = METHODS[method].title, min(20, len(test))
     shown = [i * len(test) // count for i in range(count)]
     figure = sample_predictions(
         [decode(test.images[i]) for i in shown],

@@ -158,8 +158,8 @@ def paper_recipe(changes: Mapping[str, Any]) -> str:
 
 def recipe_options(recipe: Recipe) -> str:
     """What a recipe that is not the paper's is, in short."""
-    names = ("epochs", "cooldown", "batch_size", "image_size", "rank", "weight_decay", "drop_path", "schedule")
-    chosen = {name: value for name in names if (value := getattr(recipe, name)) not in (None, 0)}
+    names = ("epochs", "cooldown", "batch_size", "image_size", "settings", "weight_decay", "drop_path", "schedule")
+    chosen = {name: value for name in names if (value := getattr(recipe, name)) not in (None, 0, {})}
     named = {"learning_rate": f"{learning_rate(recipe):g}"} | chosen | {"digest": recipe.digest()[:12]}
     return ", ".join(f"{name} {value}" for name, value in named.items())
 

@@ -135,8 +135,10 @@ def _made(plan: Plan, fingerprint: str, folder: Path) -> tuple[Result | None, st
             if key != "recipe" and made[key] != now
         ]
         weights = result.fingerprint if result else made.get("fingerprint", fingerprint)
-    except (KeyError, TypeError):
-        raise RLRRError(f"{folder / OPTIONS} is damaged: give another --output.") from None
+    except (KeyError, TypeError, RLRRError):
+        raise RLRRError(
+            f"{folder / OPTIONS} is damaged, or of another version of rlrr: give another --output."
+        ) from None
     if recipe.digest() != plan.recipe.digest():
         here = {name: getattr(plan.recipe, name) for name in ELSEWHERE}
         changed += differences(replace(recipe, **here), plan.recipe)

@@ -1,4 +1,4 @@
-"""What is measured on one task, and how; and what came out."""
+"""The plan of a measurement on one task, and its result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlrr.errors import UsageError
-from rlrr.methods.apply import methods
 from rlrr.recipes.recipe import Recipe
 
 Protocol = Literal["honest", "paper"]
@@ -18,10 +17,10 @@ RATES = (0.3, 1.0, 3.0)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured on one task, and how.
+    """The plan of a measurement on one task.
 
     Attributes:
-        recipe: Its `train_on`, `protocol`, `select`, `test` and `seed` are those of the protocol instead.
+        recipe: The recipe to measure; the protocol sets `train_on`, `protocol`, `select`, `test` and `seed` instead.
         protocol: honest or paper.
         seeds: One run each; in the paper's protocol one.
         rates: Factors of the recipe's learning rate to choose from; one alone is taken without tuning.
@@ -38,9 +37,8 @@ class Plan:
         Raises:
             RLRRError: naming the option.
         """
-        for option in ("early_stop", "stop_deviation"):
-            if getattr(self.recipe, option):
-                raise UsageError(f"The recipe has {option}: leave it out, since all epochs are run here.")
+        if self.recipe.early_stop:
+            raise UsageError("The recipe has early_stop: leave it out, since all epochs are run here.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise UsageError(f"--seeds must be different and 0 or more, not {listed(self.seeds)}.")
         if not self.rates or len(set(self.rates)) < len(self.rates) or min(self.rates) <= 0:
@@ -51,11 +49,11 @@ class Plan:
             self.tested(self.seeds[0], rate)
 
     def tuned(self, rate: float) -> Recipe:
-        """The run that shows, on validation images, how good a factor of the learning rate is."""
+        """Give the run that measures a factor of the learning rate on validation images."""
         return replace(self.tested(self.seeds[0], rate), train_on="train", test=False)
 
     def tested(self, seed: int, rate: float) -> Recipe:
-        """The run whose accuracy on the test images is the result for a seed."""
+        """Give the run whose accuracy on the test images is the result for a seed."""
         if self.protocol == "paper":
             return replace(self.recipe, protocol="paper", select="best", test=True, seed=seed)
         honest = replace(self.recipe, protocol="honest", select="last", train_on="trainval", test=True, seed=seed)
@@ -63,19 +61,19 @@ class Plan:
 
     @property
     def epoch(self) -> str:
-        """Which epoch's number it is, in three words."""
+        """Name the epoch that is reported, in three words."""
         return "best test epoch" if self.protocol == "paper" else "last epoch"
 
     @property
     def label(self) -> str:
-        """What the number is, in words; it stands wherever the number does."""
+        """Say how the number came about; these words stand wherever the number does."""
         if self.protocol == "paper":
             return self.epoch
         rate = "chosen on validation images" if len(self.rates) > 1 else "not tuned"
         return f"{self.epoch}, tested once; learning rate {rate}"
 
     def options(self) -> dict[str, Any]:
-        """What a result depends on but the data, as it stands in `options.json`."""
+        """Give all that a result depends on but the data, as it stands in `options.json`."""
         return {
             "protocol": self.protocol,
             "seeds": list(self.seeds),
@@ -86,32 +84,32 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out, as it stands in `result.json`. Accuracies are fractions.
+    """The result of a plan, as it stands in `result.json`. Accuracies are fractions.
 
     Attributes:
-        name: Of the task.
+        name: Name of the task.
         protocol: The plan's.
-        label: What the accuracies are: `Plan.label`.
+        label: How the accuracies came about: `Plan.label`.
         seeds: The plan's.
         rates: The plan's.
         recipe: The plan's, before the learning rate was chosen.
-        recipe_sha256: Its digest.
-        backbone: Its name.
-        fingerprint: SHA-256 of its weights.
-        data_sha256: Of the training and validation images, by seed; the same number unless the seed draws the split.
-        test_sha256: Of the test images, by seed.
-        accuracies: By seed.
-        mean: Over the seeds.
-        deviation: Of a sample, over the seeds; None of a single one.
+        recipe_sha256: Digest of the recipe.
+        backbone: Name of the backbone.
+        fingerprint: SHA-256 of the backbone's weights.
+        data_sha256: SHA-256 of the training and validation images by seed; equal unless the seed draws the split.
+        test_sha256: SHA-256 of the test images, by seed.
+        accuracies: Accuracies by seed.
+        mean: Mean over the seeds.
+        deviation: Sample deviation over the seeds; None for a single one.
         candidates: Each with its `rate`, `learning_rate` and `val_accuracy`; none if nothing was tuned.
         rate: The factor that was chosen.
-        learning_rate: What it gives.
+        learning_rate: The learning rate by that factor.
         images: Numbers of those trained on at last (`train`), tuned on (`val`) and tested on (`test`).
         parameters: Numbers of trained ones, in the `adapter` and the `head`.
-        versions: Of the libraries.
-        device: What was trained on.
-        seconds: Of training, over all runs.
-        peak_memory_mb: The most in any run, in MiB: of the GPU, or else of the process.
+        versions: Versions of the libraries.
+        device: The device of training.
+        seconds: Seconds of training, over all runs.
+        peak_memory_mb: Peak memory of any run, in MiB: of the GPU, or else of the process.
     """
 
     name: str
@@ -140,9 +138,8 @@ class Result:
 
 
 def learning_rate(recipe: Recipe, rate: float = 1.0) -> float:
-    """The peak rate of a recipe times a factor, without the dust of floating point."""
-    own = recipe.learning_rate or methods()[recipe.method].learning_rate
-    return float(f"{own * rate:.12g}")
+    """Multiply the peak rate of a recipe by a factor, without the dust of floating point."""
+    return float(f"{recipe.peak_rate * rate:.12g}")
 
 
 def plain(number: float) -> str:

@@ -1,4 +1,4 @@
-"""What papers print for VTAB-1k, FGVC and RLRR's ablations, read from `published.toml`; nothing of it was run here."""
+"""Published numbers for VTAB-1k, FGVC and RLRR's ablations, read from `published.toml`; none of them was run here."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Published:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of an ablation: the options of a recipe that make it, and its accuracies."""
+    """One row of an ablation: the settings of the method that make it, and its accuracies."""
 
-    options: dict[str, Any]
+    settings: dict[str, Any]
     accuracy: dict[str, float]
 
 
@@ -52,12 +52,12 @@ class Ablation:
 
 
 def published(benchmark: str, model: str, method: str) -> Published | None:
-    """What is printed for a method on a backbone, or None if we know of nothing.
+    """Find the numbers that are printed for a method on a backbone, or None if we know of none.
 
     Args:
         benchmark: vtab1k or fgvc.
         model: timm name with its tag.
-        method: As in a recipe: rlrr, full, linear or lora.
+        method: A method's name, as in a recipe.
     """
     tables = _tables()
     wanted = (benchmark, model, method)
@@ -78,7 +78,7 @@ def published(benchmark: str, model: str, method: str) -> Published | None:
 
 
 def published_ablation(name: str) -> Ablation | None:
-    """A table of the paper, or None if its numbers are not known, as of the ablation of parts and layers (Fig. 2).
+    """Find a table of the paper, or None if its numbers are not known, as for parts and layers (Fig. 2).
 
     Args:
         name: sides (Table 6), init_weights (10) or multiply_weight (11).
@@ -92,7 +92,7 @@ def published_ablation(name: str) -> Ablation | None:
         source=f"{tables['sources'][table['source']]}, {table['table']}",
         protocol=tables["protocols"]["rlrr"],
         variants=tuple(
-            Variant(row["options"], dict(zip(table["measures"], row["accuracy"], strict=True)))
+            Variant(row["settings"], dict(zip(table["measures"], row["accuracy"], strict=True)))
             for row in table["variants"]
         ),
     )

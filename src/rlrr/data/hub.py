@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlrr.data.dataset import ImageData, Split
 from rlrr.data.split import ALIASES, assemble
-from rlrr.errors import RLRRError, did_you_mean
+from rlrr.errors import RLRRError, did_you_mean, require
 
 if TYPE_CHECKING:
     import datasets
@@ -53,10 +53,9 @@ def load_hub(name: str, *, val_fraction: float | None, seed: int) -> ImageData:
 
 
 def _load(name: str) -> Mapping[str, datasets.Dataset]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise RLRRError("hub: data sets need the package datasets: pip install 'rlrr[hub]'.") from error
+    require("hub")
+    import datasets
+
     folder = Path(name).expanduser()
     saved = any((folder / marker).is_file() for marker in ("dataset_dict.json", "state.json"))
     try:

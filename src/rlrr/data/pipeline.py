@@ -64,7 +64,10 @@ class BatchTransform:
 
 
 class Pixels(Dataset[dict[str, Any]]):
-    """A split as a loader takes it: `pixel_values`, uint8 (3, H, W), not to be written into, and `labels`."""
+    """A split as a loader takes it: items with `pixel_values`, `labels` and `indices`.
+
+    `pixel_values` are uint8 (3, H, W) and not to be written into; `indices` are positions in the split.
+    """
 
     def __init__(
         self, split: Split, prepare: Callable[[Image.Image], torch.Tensor], cache: CachedImages | None = None
@@ -79,11 +82,13 @@ class Pixels(Dataset[dict[str, Any]]):
             pixels = self.cache[index]
         else:
             pixels = self._prepare(decode(self._split.images[index], self._split.names[index]))
-        return {"pixel_values": pixels, "labels": self._split.labels[index]}
+        return {"pixel_values": pixels, "labels": self._split.labels[index], "indices": index}
 
 
 class PreparedImages(Dataset[dict[str, Any]]):
-    """A split as a model takes it: `pixel_values`, float32 (3, H, W), augmented and normalised, and `labels`.
+    """A split as a model takes it: items with `pixel_values`, `labels` and `indices`.
+
+    `pixel_values` are float32 (3, H, W), augmented and normalised.
 
     Many at a time are had faster from its two parts: batches of `pixels`, and `transform` where the model is.
 
@@ -155,12 +160,12 @@ def uncropped(data_config: Mapping[str, Any]) -> Preparation:
     return preparation({**data_config, "input_size": (3, *sides), "crop_pct": 1.0})
 
 
-def random_resize(data_config: Mapping[str, Any], scale: tuple[float, float]) -> Callable[[Image.Image], torch.Tensor]:
-    """Return a crop of random size and shape, resized, as uint8 (3, H, W); not to be cached.
+def random_resize(data_config: Mapping[str, Any], scale: Sequence[float]) -> Callable[[Image.Image], torch.Tensor]:
+    """Return torchvision's RandomResizedCrop, as uint8 (3, H, W); not to be cached.
 
     Args:
         scale: least and greatest share of the image's area in the crop.
     """
     interpolation = v2.InterpolationMode(data_config["interpolation"])
     size = data_config["input_size"][-2:]
-    return v2.Compose([v2.RandomResizedCrop(size, scale, interpolation=interpolation), v2.PILToTensor()])
+    return v2.Compose([v2.RandomResizedCrop(size, tuple(scale), interpolation=interpolation), v2.PILToTensor()])

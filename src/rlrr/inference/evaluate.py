@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib.figure import Figure
-from sklearn import metrics
 
 from rlrr.data import ImageData, Split, data_source, load_data, prepare_split
 from rlrr.data.pipeline import preparation
@@ -16,8 +14,9 @@ from rlrr.data.split import enumerated
 from rlrr.errors import RLRRError, UsageError
 from rlrr.files import write_json
 from rlrr.inference.predict import Classifier, load
-from rlrr.report.figures import confusion_matrix
-from rlrr.report.svg import save
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -96,32 +95,47 @@ def evaluate_split(
     )
     probabilities = classifier.logits(classifier.dataset(split, cache)).softmax(-1)
     confidence, predicted = (tensor.numpy() for tensor in probabilities.max(-1))
-    labels, indices = np.asarray(split.labels), np.arange(len(classifier.classes))
-    measures = metrics.precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
+    labels, count = np.asarray(split.labels), len(classifier.classes)
+    confusion = np.bincount(labels * count + predicted, minlength=count**2).reshape(count, count)
     return Evaluation(
         split=what,
         images=len(split),
         accuracy=float((labels == predicted).mean()),
         classes=list(classifier.classes),
-        per_class=[
-            {"precision": float(p), "recall": float(r), "f1": float(f), "images": int(n)}
-            for p, r, f, n in zip(*measures, strict=True)
-        ],
-        confusion=metrics.confusion_matrix(labels, predicted, labels=indices),
+        per_class=_per_class(confusion),
+        confusion=confusion,
         predicted=predicted,
         confidence=confidence,
         skipped=skipped,
     )
 
 
+def _per_class(confusion: np.ndarray) -> list[dict[str, float]]:
+    """Compute precision, recall, F1 and number of images of each class; a measure without any image is 0."""
+    right, images, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    return [
+        {
+            "precision": float(r / max(p, 1)),
+            "recall": float(r / max(n, 1)),
+            "f1": float(2 * r / max(n + p, 1)),
+            "images": int(n),
+        }
+        for r, n, p in zip(right, images, predicted, strict=True)
+    ]
+
+
 def confusion_picture(evaluation: Evaluation, who: str = "") -> Figure:
     """Draw the confusion matrix of an evaluation under a title that begins with `who`."""
+    from rlrr.report.figures import confusion_matrix
+
     title = f"{who or evaluation.split}: {evaluation.accuracy:.1%} of {evaluation.images} images right"
     return confusion_matrix(evaluation.confusion, evaluation.classes, title)
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path, who: str = "") -> tuple[Path, Path]:
     """Write `evaluation.json` and the picture `confusion.png`, whose title begins with `who`; gives their paths."""
+    from rlrr.report.svg import save
+
     numbers, picture = folder / "evaluation.json", folder / "confusion.png"
     write_json(numbers, evaluation.to_dict())
     save(confusion_picture(evaluation, who), picture)

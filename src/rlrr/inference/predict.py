@@ -1,9 +1,10 @@
-"""A finished run at work: from images to classes."""
+"""Inference with a finished run: from images to classes."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,15 @@ from torch.utils.data import DataLoader
 
 from rlrr.adapters.folder import load_adapter
 from rlrr.adapters.record import Record
-from rlrr.data import PreparedImages, Split
+from rlrr.data import PreparedImages, Split, load_data, prepare_split
 from rlrr.data.cache import CachedImages
 from rlrr.data.decode import Source
 from rlrr.data.pipeline import preparation
 from rlrr.errors import RLRRError
+
+logger = logging.getLogger(__name__)
+
+SAMPLE = 32  # images of the run itself to compare two forms of a model on
 
 
 @dataclass(frozen=True)
@@ -49,34 +54,42 @@ class Classifier:
 
     @property
     def classes(self) -> list[str]:
-        """Class names, in the order of the logits."""
+        """Names of the classes, in the order of the logits."""
         return self.record.classes
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; images are brought there."""
+        """Device of the model, to which images are brought."""
         return next(self.model.parameters()).device
 
     def dataset(self, split: Split, cache: CachedImages | None = None) -> PreparedImages:
-        """The images of a split as this model takes them."""
+        """Prepare the images of a split as this model takes them."""
         config = self.record.preprocessing
         return PreparedImages(split, preparation(config), cache=cache, mean=config["mean"], std=config["std"])
 
-    @torch.inference_mode()
-    def logits(self, images: PreparedImages) -> Tensor:
-        """Logits of all images, (N, classes), float32 on the CPU.
+    def batches(self, images: PreparedImages) -> Iterator[Tensor]:
+        """Yield the normalised pixels of all images in batches, (batch, 3, H, W), on the model's device.
 
         Raises:
             RLRRError: an image cannot be read.
         """
-        if self.model.training:  # else the weights that are made already would be given up
-            self.model.eval()
-        batches = DataLoader(images.pixels, evaluation_batch(self.device, self.record.preprocessing["input_size"]))
-        pixels = (images.transform(batch["pixel_values"].to(self.device)) for batch in batches)
+        size = evaluation_batch(self.device, self.record.preprocessing["input_size"])
         try:
-            return torch.cat([self.model(batch).float().cpu() for batch in pixels])
+            for batch in DataLoader(images.pixels, size):
+                yield images.transform(batch["pixel_values"].to(self.device))
         except RLRRError as error:
             raise RLRRError(f"Cannot read {error}. Give paths of image files, such as photos/*.jpg.") from error
+
+    @torch.inference_mode()
+    def logits(self, images: PreparedImages) -> Tensor:
+        """Compute the logits of all images, (N, classes), float32 on the CPU.
+
+        Raises:
+            RLRRError: an image cannot be read.
+        """
+        if self.model.training:  # eval() would discard the effective weights that adapted layers keep
+            self.model.eval()
+        return torch.cat([self.model(batch).float().cpu() for batch in self.batches(images)])
 
     def predict(self, images: Sequence[Source | str], top_k: int = 5) -> list[Prediction]:
         """Classify images.
@@ -92,7 +105,7 @@ class Classifier:
         if not sources:
             return []
         names = [str(source) if isinstance(source, Path) else str(i) for i, source in enumerate(sources)]
-        split = Split(images=sources, labels=[0] * len(sources), names=names)  # the labels are not looked at
+        split = Split(images=sources, labels=[0] * len(sources), names=names)  # labels are not used
         best = self.logits(self.dataset(split)).softmax(-1).topk(min(top_k, len(self.classes)))
         return [
             Prediction(name, tuple(self.classes[index] for index in indices), tuple(values))
@@ -101,10 +114,10 @@ class Classifier:
 
 
 def evaluation_batch(device: torch.device, input_size: Sequence[int]) -> int:
-    """Images to take at a time where nothing is trained: fewer if they are larger than 224 pixels square.
+    """Choose a batch size where nothing is trained: smaller for images larger than 224 pixels square.
 
     Args:
-        device: Where the model is. More than 64 are not faster on a CPU.
+        device: Device of the model. More than 64 images are not faster on a CPU.
         input_size: Shape of an image, (3, H, W).
     """
     most, pixels = 256 if device.type == "cuda" else 64, math.prod(input_size[-2:])
@@ -119,7 +132,36 @@ def load(run: str | Path, *, weights: str | None = None) -> Classifier:
         weights: Where the backbone's weights are now, if not where they were in training.
 
     Raises:
-        RLRRError: the folder is incomplete or damaged, or the backbone is not to be had or is another one.
+        RLRRError: the folder is incomplete or damaged, or the backbone cannot be loaded or is another one.
+
+    Example:
+        >>> classifier = rlrr.load("run")
+        >>> classifier.predict(["photo.jpg"])[0].classes[0]
+        'tulip'
     """
     model, record = load_adapter(Path(run), weights)
     return Classifier(model.to("cuda" if torch.cuda.is_available() else "cpu"), record)
+
+
+def sample_images(classifier: Classifier, images: Sequence[str | Path] = ()) -> Split | None:
+    """Take images on which two forms of a model can be compared.
+
+    Args:
+        classifier: The run.
+        images: Paths of images; if none are given, the first validation images of the run's own data are taken.
+
+    Returns:
+        The images; None if none are given and those of the run are gone, which is logged.
+    """
+    if images:
+        return Split([Path(image) for image in images], [0] * len(images), [str(image) for image in images])
+    recipe, source = classifier.record.recipe, classifier.record.data.get("source")
+    if source is None:
+        logger.warning("No images to compare on (the run names no data): give some as `images`.")
+        return None
+    try:
+        val = load_data(source, val_fraction=recipe["val_fraction"], seed=recipe["seed"]).val
+        return prepare_split(val.subset(range(min(SAMPLE, len(val)))), None, bad_images="skip", what="val")[0]
+    except (KeyError, RLRRError) as error:  # without images a model can be merged all the same
+        logger.warning("No images to compare on (%s): give some as `images`.", error)
+        return None

@@ -1,4 +1,4 @@
-"""A run as one ONNX file, with its classes and preprocessing in it, compared with PyTorch before it is kept."""
+"""Export of a run to one ONNX file with classes and preprocessing, compared with PyTorch before it is kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +16,32 @@ from torch import Tensor, nn
 
 from rlrr.adapters.folder import load_adapter, merged_model
 from rlrr.backbones.weights import brief
-from rlrr.errors import RLRRError, UsageError
+from rlrr.errors import RLRRError, UsageError, require
 from rlrr.files import cannot_write, expect_new_file, write_json
-from rlrr.inference.predict import Classifier
-from rlrr.interop.merge import sample_images
+from rlrr.inference.predict import Classifier, sample_images
+from rlrr.methods.capabilities import can_merge
+from rlrr.methods.trainable import plain_model
 
 BATCH_SIZES = (1, 3)
-TOLERANCE = 1e-3  # of the largest logit
-NOISE = 6  # images of it, where there are no real ones
-_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+TOLERANCE = 1e-3  # share of the largest logit
+NOISE = 6  # images of noise, where there are no real ones
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far ONNX Runtime is from PyTorch on the same images, on the CPU.
+    """Differences between ONNX Runtime and PyTorch on the same images, on the CPU.
 
     Attributes:
-        compared_on: What the images are, in words.
+        compared_on: Description of the images.
         images: Number of images.
         batch_sizes: Each image was run in batches of each of these sizes.
         largest_logit: Largest absolute logit of PyTorch, of the run as it was trained (unmerged).
         difference: Largest absolute difference of a logit.
-        relative_difference: The same, by `largest_logit`.
+        relative_difference: `difference` as a share of `largest_logit`.
         same_class: Number of images with the same most likely class.
         opset: Version of the ONNX operators in the file.
+        merged: Whether the adapter is part of the weights in the file; if not, the adapted model was exported, as the
+            method's update is no change of weights.
     """
 
     compared_on: str
@@ -51,6 +52,7 @@ class Parity:
     relative_difference: float
     same_class: int
     opset: int
+    merged: bool
 
 
 def export_onnx(
@@ -61,7 +63,7 @@ def export_onnx(
     opset: int | None = None,
     weights: str | None = None,
 ) -> Parity:
-    """Merge a run and write it as ONNX, with the comparison beside it as `OUTPUT.parity.json`.
+    """Write a run as ONNX, merged where it can be, with the comparison beside it as `OUTPUT.parity.json`.
 
     The file takes `images`, float32 (N, 3, H, W), resized and normalised as its metadata `preprocessing` says (timm's
     data config, as JSON), and gives `logits` (N, classes), in the order of its metadata `classes` (a JSON list).
@@ -75,18 +77,23 @@ def export_onnx(
         weights: Where the backbone's weights are now, if not where they were in training.
 
     Raises:
-        RLRRError: a package is missing, `output` exists, the model cannot be exported, or the exported one differs;
+        RLRRError: a package is missing, `output` exists, the model cannot be exported, or its ONNX form differs;
             in which case nothing is written.
+
+    Example:
+        >>> export_onnx("run", "flowers.onnx").same_class
+        32
     """
     path = Path(output)
     expect_new_file(path)
-    if missing := [package for package in _PACKAGES if find_spec(package) is None]:
-        raise RLRRError(f"ONNX needs {' and '.join(missing)}: pip install 'rlrr[export]'.")
+    require("export")
     classifier = Classifier(*load_adapter(Path(run), weights))
     pixels, compared_on = _images(classifier, images)
     with torch.inference_mode():
         expected = torch.cat([classifier.model(batch) for batch in pixels.split(32)])
-    program = _program(merged_model(classifier.model), pixels[:1], opset)
+    merges = can_merge(classifier.model)
+    model = merged_model(classifier.model) if merges else plain_model(classifier.model)
+    program = _program(model, pixels[:1], opset)
     record = classifier.record
     program.model.metadata_props.update(
         classes=json.dumps(record.classes, ensure_ascii=False), preprocessing=json.dumps(record.preprocessing)
@@ -95,8 +102,8 @@ def export_onnx(
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
             program.save(Path(scratch) / path.name)
-            found = _logits(Path(scratch) / path.name, pixels)
-            parity = _compare(found, expected, compared_on, program.model.opset_imports[""])
+            logits = _logits(Path(scratch) / path.name, pixels)
+            parity = _compare(logits, expected, compared_on, program.model.opset_imports[""], merges)
             write_json(Path(scratch) / f"{path.name}.parity.json", asdict(parity))
             for file in sorted(Path(scratch).iterdir(), reverse=True):  # the model last, after what belongs to it
                 file.replace(path.parent / file.name)
@@ -106,13 +113,9 @@ def export_onnx(
 
 
 def _images(classifier: Classifier, given: Sequence[str | Path]) -> tuple[Tensor, str]:
-    """Images to compare on, normalised, (N, 3, H, W), and what they are."""
+    """Take images to compare on, normalised, (N, 3, H, W), and describe them."""
     if sample := sample_images(classifier, given):
-        try:
-            dataset = classifier.dataset(sample)
-            pixels = torch.stack([dataset[i]["pixel_values"] for i in range(len(dataset))])
-        except RLRRError as error:
-            raise RLRRError(f"Cannot read {error}. Give paths of image files, such as photos/*.jpg.") from error
+        pixels = torch.cat(list(classifier.batches(classifier.dataset(sample))))
         return pixels, "given images" if given else "validation images of the run"
     shape = classifier.record.preprocessing["input_size"]
     return torch.randn(NOISE, *shape, generator=torch.Generator().manual_seed(0)), "random noise, no images"
@@ -131,7 +134,7 @@ def _program(model: nn.Module, example: Tensor, opset: int | None) -> Any:
                 opset_version=opset,
                 verbose=False,
             )
-    except Exception as error:  # of the many stages of the exporter
+    except Exception as error:  # each stage of the exporter fails in its own way
         raise RLRRError(f"torch cannot export this {type(model).__name__} to ONNX: {brief(error)}.") from error
     written = program.model.opset_imports[""]
     if opset not in (None, written):
@@ -140,12 +143,12 @@ def _program(model: nn.Module, example: Tensor, opset: int | None) -> Any:
 
 
 def _logits(file: Path, pixels: Tensor) -> list[Tensor]:
-    """What ONNX Runtime gives for the images in batches of each size."""
+    """Compute the logits of all images by ONNX Runtime, once in batches of each size."""
     import onnxruntime
 
     try:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's have no base but this
+    except Exception as error:  # the errors of ONNX Runtime have no other common base
         raise RLRRError(
             f"ONNX Runtime cannot open what torch exported: {brief(error)}. Try another --opset."
         ) from error
@@ -155,11 +158,11 @@ def _logits(file: Path, pixels: Tensor) -> list[Tensor]:
     ]
 
 
-def _compare(found: Sequence[Tensor], expected: Tensor, compared_on: str, opset: int) -> Parity:
+def _compare(logits: Sequence[Tensor], expected: Tensor, compared_on: str, opset: int, merged: bool) -> Parity:
     largest = expected.abs().max().item()
-    all_found = torch.stack(list(found))
-    difference = (all_found - expected).abs().max().item()
-    same = (all_found.argmax(-1) == expected.argmax(-1)).all(0)
+    by_size = torch.stack(list(logits))
+    difference = (by_size - expected).abs().max().item()
+    same = (by_size.argmax(-1) == expected.argmax(-1)).all(0)
     if not difference <= TOLERANCE * largest:  # also if it is not a number
         raise RLRRError(
             f"The ONNX model differs from PyTorch by {difference:.1e} on {compared_on}, where the largest logit is "
@@ -174,12 +177,13 @@ def _compare(found: Sequence[Tensor], expected: Tensor, compared_on: str, opset:
         relative_difference=difference / largest if largest else 0.0,
         same_class=int(same.sum()),
         opset=opset,
+        merged=merged,
     )
 
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Leave out the exporter's remarks, tracebacks among them; what it cannot do is raised."""
+    """Silence the exporter's log, which holds tracebacks; failures are raised all the same."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,26 +1,23 @@
-"""A checkpoint file of the paper's own code becomes the folder of a run, and a run such a file."""
+"""Import of a checkpoint file of the paper's own code as the folder of a run."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 
-from rlrr.adapters.folder import load_adapter, load_trained_state, merged_model, save_adapter, trained_state
+from rlrr.adapters.folder import load_trained_state, save_adapter, trained_state
 from rlrr.adapters.record import Record, backbone_record, library_versions
 from rlrr.backbones import load_backbone
 from rlrr.errors import RLRRError, UsageError
-from rlrr.files import atomic, expect_new_file, expect_new_folder
+from rlrr.files import expect_new_folder
 from rlrr.interop.paper_names import check_architecture, from_official, to_official
 from rlrr.methods.apply import apply_method
 from rlrr.methods.trainable import parameter_counts
 
-# What the paper's code does to the images of VTAB-1k.
+# Preprocessing of VTAB-1k in the paper's code.
 PREPROCESSING = {
     "crop_mode": "squash",
     "crop_pct": 1.0,
@@ -30,8 +27,6 @@ PREPROCESSING = {
 }
 _NO_IMAGES = {"train": 0, "val": 0, "test": 0, "skipped": []}
 _CHOICE = "how it was chosen is not known (the paper's code keeps the best test epoch)"
-# What a checkpoint of the paper's code cannot say.
-_SETTINGS = ("rank", "sides", "residual", "multiply_weight", "shift", "fused_blocks", "convolutions")
 
 
 def import_official(
@@ -43,7 +38,7 @@ def import_official(
     image_size: int | None = None,
     classes: Sequence[str] | None = None,
 ) -> Record:
-    """Make the folder of a finished run of what the paper's trainer saved.
+    """Make the folder of a finished run from a checkpoint of the paper's trainer.
 
     Args:
         file: The trainer's .pth file; only tensors are unpickled.
@@ -54,7 +49,7 @@ def import_official(
         classes: Class names, in the order of the logits; None for "0", "1", ….
 
     Returns:
-        What `rlrr.json` says of the run. The preprocessing is the paper's for VTAB-1k.
+        The content of `rlrr.json`. The preprocessing is the paper's for VTAB-1k.
 
     Raises:
         RLRRError: the file is no such checkpoint or does not fit the backbone or the classes, or `output` exists.
@@ -96,41 +91,6 @@ def import_official(
     return save_adapter(folder, adapted, record)
 
 
-def export_official(run: str | Path, output: str | Path, *, weights: str | None = None) -> Path:
-    """Write what the paper's trainer would have saved of a run: a .pth file of plain tensors.
-
-    Args:
-        run: The folder of a finished run.
-        output: A file that does not exist yet.
-        weights: Where the backbone's weights are now, if not where they were in training.
-
-    Returns:
-        The file.
-
-    Raises:
-        RLRRError: the paper's code has no such method, setting or backbone, or `output` exists.
-    """
-    path = Path(output)
-    expect_new_file(path)
-    model, record = load_adapter(Path(run), weights)
-    if record.method != "rlrr" or not isinstance(model, PeftModel):
-        raise UsageError(f"The paper's code has no {record.method}, only rlrr: export {run} as onnx.")
-    state, config = trained_state(model), model.peft_config[model.active_adapter]
-    plain = merged_model(model)
-    check_architecture(plain)
-    paper: Any = apply_method(plain, "rlrr")
-    differing = [name for name in _SETTINGS if getattr(config, name) != getattr(paper.peft_config["default"], name)]
-    if not differing and state.keys() != trained_state(paper).keys():
-        differing = ["its choice of modules"]
-    if differing:
-        raise UsageError(f"{run} differs from the paper's method in {', '.join(differing)}: export it as onnx.")
-    content = io.BytesIO()
-    torch.save(to_official(state), content)
-    with atomic(path) as temporary:  # by Python, whose errors say when the disk is full
-        temporary.write_bytes(content.getbuffer())
-    return path
-
-
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise RLRRError(f"There is no file {path}: give a .pth file of the paper's trainer.")
@@ -150,14 +110,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, backbone: str) -> None:
-    for name in wanted.keys() & found.keys():
-        if found[name].shape != wanted[name].shape:
-            shapes = f"{tuple(found[name].shape)}, and on {backbone} it is {tuple(wanted[name].shape)}"
+def _check_fit(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, backbone: str) -> None:
+    for name in expected.keys() & given.keys():
+        if given[name].shape != expected[name].shape:
+            shapes = f"{tuple(given[name].shape)}, and on {backbone} it is {tuple(expected[name].shape)}"
             raise RLRRError(f"{path} is of another backbone: its {name} is {shapes}.")
-    for names, what in ((wanted.keys() - found.keys(), "has no"), (found.keys() - wanted.keys(), "has a")):
+    for names, verb in ((expected.keys() - given.keys(), "has no"), (given.keys() - expected.keys(), "has a")):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise RLRRError(
-                f"{path} does not fit {backbone}: it {what} {min(names)}{more}. Was it trained on another backbone?"
+                f"{path} does not fit {backbone}: it {verb} {min(names)}{more}. Was it trained on another backbone?"
             )

@@ -1,8 +1,8 @@
-"""The names of the paper's own code (zstarN70/RLRR) and ours, for its ViT and its Swin, both ways.
+"""Translation between the names of the paper's own code (zstarN70/RLRR) and ours, for the paper's ViT and Swin.
 
-Its `scale_col` (1, in) is our `scale_in`, its `scale_line` (out, 1) our `scale_out`, its `shift_bias` (1, out) our
-`shift`; its `ssf_scale_*` and `ssf_shift_*` are ours after norms and the patch embedding. Its ViT has query, key
-and value apart where timm has one qkv.
+The paper's `scale_col` (1, in) is our `scale_in`, `scale_line` (out, 1) our `scale_out`, `shift_bias` (1, out) our
+`shift`; `ssf_scale_*` and `ssf_shift_*` are our scale and shift after norms and the patch embedding. In the paper's ViT
+query, key and value are apart where timm has one qkv.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rlrr.errors import RLRRError, UsageError
 
 PREFIX = "base_model.model."  # of the names in an adapter_model.safetensors
 
-# (beginning of an official name, of timm's), tried in turn; {} stand for what both have in common
+# (beginning of an official name, beginning of timm's name), tried in turn; {} stand for the common parts
 _VIT = (
     ("transformer.embeddings.cls_token", "cls_token"),
     ("transformer.embeddings.position_embeddings", "pos_embed"),
@@ -65,7 +65,7 @@ def from_official(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dic
         RLRRError: part of a query, key, value triple is missing.
     """
     table = _VIT if any(name.startswith("transformer.") for name in tensors) else _SWIN
-    renamed = {_to_ours(name, table): tensor for name, tensor in tensors.items()}
+    renamed = {_to_our_name(name, table): tensor for name, tensor in tensors.items()}
     backbone, adapter = {}, {}
     for name, tensor in _fuse_qkv(renamed).items():
         if name.endswith("downsample.reduction.bias"):
@@ -80,13 +80,13 @@ def from_official(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dic
 
 
 def to_official(adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the trained tensors of an RLRR adapter on a timm model to what the official trainer saves.
+    """Rename the trained tensors of an RLRR adapter on a timm model to the names of the official trainer.
 
     Args:
         adapter: Vectors and classifier, by the names and in the shapes of an `adapter_model.safetensors`.
 
     Returns:
-        By official name, in the official shapes.
+        The tensors by official name, in the official shapes.
 
     Raises:
         RLRRError: the official code has no place for a tensor.
@@ -95,10 +95,10 @@ def to_official(adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
     table = _SWIN if any(name.startswith("layers.") for name in tensors) else _VIT
     official = {}
     for name, tensor in (_split_qkv(tensors) if table is _VIT else tensors).items():
-        theirs = _to_theirs(name, table)
-        if theirs is None:
+        official_name = _to_official_name(name, table)
+        if official_name is None:
             raise RLRRError(f"The paper's code has no place for {name}.")
-        official[theirs] = tensor.reshape(1, -1) if theirs.endswith(".shift_bias") else tensor
+        official[official_name] = tensor.reshape(1, -1) if official_name.endswith(".shift_bias") else tensor
     return official
 
 
@@ -115,27 +115,27 @@ def check_architecture(model: torch.nn.Module) -> None:
     strange = ""
     if kind == "VisionTransformer":
         names = (name.replace(".qkv.", ".qkv[query].") for name in model.state_dict())
-        strange = next((f" with {name}" for name in names if _to_theirs(name, _VIT) is None), "")
+        strange = next((f" with {name}" for name in names if _to_official_name(name, _VIT) is None), "")
     if strange or kind not in ("VisionTransformer", "SwinTransformer"):
         raise UsageError(f"The paper's code has no {kind}{strange}, only its plain ViT and its Swin.")
 
 
-def _to_theirs(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
-    """The official name for one of ours, where query, key and value are apart; None if there is none."""
-    for theirs, ours in table:
-        if found := re.match(_regex(ours), name):
-            name = _filled(theirs, found) + name[found.end() :]
+def _to_official_name(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
+    """Translate a name of ours, where query, key and value are apart; None if the official code has no such name."""
+    for official, ours in table:
+        if match := re.match(_regex(ours), name):
+            name = _filled(official, match) + name[match.end() :]
             for leaf, our_leaf in _LEAVES:
                 name = re.sub(rf"\.{our_leaf}$", f".{leaf}", name)
             return None if ".rlrr_" in name else name
     return None
 
 
-def _to_ours(name: str, table: tuple[tuple[str, str], ...]) -> str:
-    """Our name for an official one; what the table does not have keeps its name."""
-    for theirs, ours in table:
-        if found := re.match(_regex(theirs), name):
-            name = _filled(ours, found) + name[found.end() :]
+def _to_our_name(name: str, table: tuple[tuple[str, str], ...]) -> str:
+    """Translate an official name; names that are not in the table stay."""
+    for official, ours in table:
+        if match := re.match(_regex(official), name):
+            name = _filled(ours, match) + name[match.end() :]
             break
     name = re.sub(r"\.mlp\.(weight|bias)$", r".\1", name)  # the frozen linear inside an adapted one
     for leaf, our_leaf in _LEAVES:
@@ -148,8 +148,8 @@ def _regex(template: str) -> str:
     return re.sub(r"\{(\w+)\}", lambda place: f"(?P<{place[1]}>{_PLACES[place[1]]})", escaped) + r"(?=$|\.)"
 
 
-def _filled(template: str, found: re.Match[str]) -> str:
-    places = found.groupdict()
+def _filled(template: str, match: re.Match[str]) -> str:
+    places = match.groupdict()
     if "stage" in places:
         places["next"] = str(int(places["stage"]) + 1)
     elif "next" in places:
@@ -179,6 +179,6 @@ def _split_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             split[name] = tensor
             continue
         parts = tensor if name.endswith("rlrr_scale_in") else tensor.chunk(len(_QKV))
-        for which, part in zip(_QKV, parts, strict=True):
-            split[name.replace(".qkv.", f".qkv[{which}].")] = part.clone()  # torch.save would write a view whole
+        for letter, part in zip(_QKV, parts, strict=True):
+            split[name.replace(".qkv.", f".qkv[{letter}].")] = part.clone()  # torch.save would write a view whole
     return split

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rlrr.errors import RLRRError
 from rlrr.files import cannot_write, read_json, write_json
 
-# What timm's pretrained config says of the weights before fine-tuning. Their licence stays.
+# Keys of timm's pretrained config about the weights before fine-tuning. Their licence stays.
 _BEFORE = ("tag", "description", "origin_url", "paper_name", "paper_ids", "notes")
 
 

@@ -1,128 +1,116 @@
-"""The ways to fine-tune, each a function that makes a model trainable in its way.
-
-Ours are PEFT tuners; what PEFT has is used from PEFT.
-"""
+"""Make a model trainable by a method of `METHODS`: PEFT's `get_peft_model`, or a choice of the model's own weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import fields
+from importlib import import_module
+from typing import Any, get_type_hints
 
-from peft import LoraConfig, get_peft_model
+from peft import PeftConfig, get_peft_model
 from peft.tuners.tuners_utils import NoMatchingPeftModuleError
 from torch import nn
 
-from rlrr.backbones.families import block_linears, call_fused_linears, classifier_names
+from rlrr.backbones.families import block_linears, call_fused_linears, classifier_names, module_names
 from rlrr.errors import RLRRError, UsageError, did_you_mean
-from rlrr.tuners import RLRRConfig
+from rlrr.hints import expected, fits, is_plain
+from rlrr.methods.table import METHODS, Method
 
 
-@dataclass(frozen=True)
-class Method:
-    """One way to fine-tune.
+def apply_method(model: nn.Module, method: str, settings: Mapping[str, Any] | None = None) -> nn.Module:
+    """Make a backbone with its classifier trainable by a method, with the classifier trained too.
 
-    Attributes:
-        title: What tables and legends call it.
-        summary: What is trained, in one sentence.
-        learning_rate: Peak rate of AdamW when the recipe names none.
-        rank: Rank when the recipe names none; None for a method that has none.
-        apply: From a backbone with its classifier, a rank, a regex of modules and the settings that the user gave to
-            the model to train.
-        settings: Names of the further settings it has.
-    """
-
-    title: str
-    summary: str
-    learning_rate: float
-    rank: int | None
-    apply: Callable[..., nn.Module]
-    settings: tuple[str, ...] = ()
-
-
-def _rlrr(model: nn.Module, rank: int, targets: str | None, **settings: Any) -> nn.Module:
-    heads = classifier_names(model) if targets else None
-    config = RLRRConfig(rank=rank, target_modules=targets, modules_to_save=heads, **settings)
-    return get_peft_model(model, config)
-
-
-def _lora(model: nn.Module, rank: int, targets: str | None) -> nn.Module:
-    heads = classifier_names(model)
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets or block_linears(model), modules_to_save=heads)
-    return get_peft_model(model, config)
-
-
-def _linear(model: nn.Module, rank: int, targets: str | None) -> nn.Module:
-    heads = tuple(f"{name}." for name in classifier_names(model))
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(heads))
-    return model
-
-
-def _full(model: nn.Module, rank: int, targets: str | None) -> nn.Module:
-    return model.requires_grad_(True)
-
-
-_METHODS = {
-    "rlrr": Method(
-        "RLRR",
-        "Residual-based low-rank rescaling of every linear; scale and shift after norms and patch embedding.",
-        5e-3,
-        1,
-        _rlrr,
-        (
-            "sides",
-            "residual",
-            "multiply_weight",
-            "shift",
-            "parts",
-            "layers_to_transform",
-            "init_weights",
-            "gradient_tokens",
-        ),
-    ),
-    "linear": Method("Linear probe", "The classifier alone, on the frozen backbone.", 1e-2, None, _linear),
-    "full": Method("Full fine-tuning", "Every weight.", 5e-5, None, _full),
-    "lora": Method("LoRA", "A low-rank term beside every linear of the blocks (PEFT's LoRA).", 1e-3, 8, _lora),
-}
-
-
-def methods() -> dict[str, Method]:
-    """All methods by the name they have on the command line."""
-    return dict(_METHODS)
-
-
-def apply_method(
-    model: nn.Module, method: str, rank: int | None = None, target_modules: str | None = None, **settings: Any
-) -> nn.Module:
-    """Make a backbone with its classifier trainable by one of `methods()`.
+    Example:
+        >>> from rlrr.backbones import load_backbone
+        >>> backbone = load_backbone("vit_small_focus", num_classes=10)
+        >>> model = apply_method(backbone.model, "rlrr", {"rank": 2})
 
     Args:
         model: A backbone; it is changed in place.
-        method: Its name.
-        rank: Rank of the update; None for the method's own.
-        target_modules: Regex of the full names of the modules to adapt; None for the default of the model's family.
-        settings: Further settings of the method, for rlrr fields of `RLRRConfig`; None for the default.
+        method: A name in `METHODS`.
+        settings: Fields of the method's config; `rlrr methods NAME` lists them.
 
     Raises:
         RLRRError: there is no such method or it has no such setting, the settings do not go together, or there is no
             module to adapt.
     """
-    if method not in _METHODS:
-        raise UsageError(f"There is no method {method!r}.{did_you_mean(method, _METHODS)}")
-    chosen = _METHODS[method]
-    given = {name: value for name, value in settings.items() if value is not None}
-    if unknown := [name for name in given if name not in chosen.settings]:
-        owners = [other for other, its in _METHODS.items() if unknown[0] in its.settings]
-        hint = f": only {', '.join(owners)} has it." if owners else f".{did_you_mean(unknown[0], chosen.settings)}"
-        raise UsageError(f"{method} has no setting {unknown[0]}{hint}")
+    config: Any = method_config(method, settings)
+    if config is None:
+        return _train_selection(model, METHODS[method])
     call_fused_linears(model)
+    if config.target_modules is None and type(config).__module__.startswith("peft."):  # ours know their own targets
+        config.target_modules = _linears(model, METHODS[method].parts)
+    if config.modules_to_save is None:
+        config.modules_to_save = classifier_names(model) or None
     try:
-        return chosen.apply(model, rank or chosen.rank or 0, target_modules, **given)
+        return get_peft_model(model, config)
     except NoMatchingPeftModuleError as error:
         raise UsageError(
-            f"{method} finds nothing to adapt in this {type(model).__name__}: say what with --target_modules, a regex "
-            "of full module names.",
+            f"{method} finds nothing to adapt in this {type(model).__name__}: choose modules with the setting "
+            "target_modules, a regex of full module names.",
         ) from error
-    except RLRRError as error:  # settings that do not go together, or not with this model
+    except RLRRError as error:  # settings that do not go with this model
         raise UsageError(str(error)) from error
+
+
+def method_config(method: str, settings: Mapping[str, Any] | None = None) -> PeftConfig | None:
+    """Build the config of a method from its defaults and some settings; None for a method without a config.
+
+    Raises:
+        UsageError: there is no such method or setting, or a value is wrong.
+    """
+    if method not in METHODS:
+        raise UsageError(f"There is no method {method!r}.{did_you_mean(method, METHODS)}")
+    kind, given = config_type(method), dict(settings or {})
+    if kind is None:
+        if given:
+            raise UsageError(f"{method} has no settings: leave {', '.join(given)} out.", option="settings")
+        return None
+    known = setting_hints(kind)
+    for name, value in given.items():
+        if name not in known:
+            raise UsageError(f"{method} has no setting {name}.{did_you_mean(name, known)}", option="settings")
+        if not fits(value, known[name]):
+            words, choices = expected(known[name])
+            near = did_you_mean(str(value), choices)
+            raise UsageError(f"{name} of {method} must be {words}, not {value!r}.{near}", option="settings")
+    try:
+        return kind(**deepcopy(dict(METHODS[method].defaults) | given))
+    except (RLRRError, ValueError, TypeError) as error:
+        raise UsageError(str(error), option="settings") from error
+
+
+def config_type(method: str) -> type[PeftConfig] | None:
+    """Import the config class of a method; None for a method without one."""
+    if (path := METHODS[method].config) is None:
+        return None
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def setting_hints(kind: type[PeftConfig]) -> dict[str, Any]:
+    """Give the type hints of a config's own settings that YAML can hold, without PEFT's fields of every config."""
+    bookkeeping = {field.name for field in fields(PeftConfig)}
+    hints, names = get_type_hints(kind), [field.name for field in fields(kind) if field.init]
+    return {name: hints[name] for name in names if name not in bookkeeping and is_plain(hints[name])}
+
+
+def _train_selection(model: nn.Module, method: Method) -> nn.Module:
+    """Train the classifier alone ("head") or every weight ("everything")."""
+    heads = tuple(f"{name}." for name in classifier_names(model))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(method.select == "everything" or name.startswith(heads))
+    return model
+
+
+def _linears(model: nn.Module, parts: tuple[str, ...]) -> set[str] | str:
+    """Name the linears (in a ResNet: the convolutions) of these parts, of all parts if none is named.
+
+    They are a set, as PEFT keeps a list of targets, or "all-linear" for a model of no known family.
+    """
+    names = block_linears(model)
+    if isinstance(names, str):
+        return names
+    chosen = {name for part in parts for name in module_names(model, part)}
+    return chosen.intersection(names) if parts else set(names)

@@ -1,7 +1,8 @@
-"""What is trained in a model: counted, and checked to be the adapter and nothing else."""
+"""The trained part of a model: counted, and checked to be the adapter and nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,18 +16,53 @@ from rlrr.errors import RLRRError
 
 
 def plain_model(model: nn.Module) -> nn.Module:
-    """The model inside a PEFT model, with the adapters in its layers; any other as it is."""
+    """Return the model inside a PEFT model, with the adapters in its layers; any other model as it is."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """Numbers of trained parameters: in the classifier (`head`) and elsewhere (`adapter`)."""
+    """Count the trained parameters in the classifier (`head`) and elsewhere (`adapter`)."""
     plain = plain_model(model)
     heads = [plain.get_submodule(name) for name in classifier_names(plain)]
     in_head = {id(parameter) for head in heads for parameter in head.parameters()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     head = sum(parameter.numel() for parameter in trained if id(parameter) in in_head)
     return {"adapter": sum(parameter.numel() for parameter in trained) - head, "head": head}
+
+
+def adapter_tensors(model: PeftModel) -> Iterator[tuple[str, str, nn.Parameter]]:
+    """Yield the parameters of the active adapter, without a classifier.
+
+    They are in the containers of adapted layers, whatever these wrap, a linear or a whole block, or are held by the
+    tuner for all layers under names that begin with the tuner's prefix.
+
+    Yields:
+        Name of the adapted module, "" for the tuner; name of the tensor; the parameter.
+    """
+    adapter = model.active_adapter
+    for module, layer in plain_model(model).named_modules():
+        for container in layer.adapter_layer_names if isinstance(layer, BaseTunerLayer) else ():
+            content = getattr(layer, container)
+            if adapter in content:
+                yield from ((module, name, parameter) for name, parameter in _named(content[adapter], container))
+    tuner: Any = model.base_model
+    prefix = getattr(tuner, "prefix", None)  # PEFT's prompts have no tuner
+    if prefix is None:
+        return
+    for path, parameter in tuner.named_parameters():
+        parts = path.split(".")
+        if path.startswith(prefix) and (adapter in parts or not model.peft_config.keys() & set(parts)):
+            yield "", ".".join(part for part in parts if part != adapter), parameter
+
+
+def _named(content: nn.Module | nn.Parameter, name: str) -> list[tuple[str, nn.Parameter]]:
+    """Name the parameters in one adapter's part of a container; a module that is but a weight has the part's name."""
+    if isinstance(content, nn.Parameter):
+        return [(name, content)]
+    parameters = dict(content.named_parameters())
+    if parameters.keys() == {"weight"}:
+        return [(name, parameters["weight"])]
+    return [(f"{name}.{path}", parameter) for path, parameter in parameters.items()]
 
 
 def check_adapted(model: PeftModel, example: Tensor) -> None:
@@ -42,19 +78,12 @@ def check_adapted(model: PeftModel, example: Tensor) -> None:
         RLRRError: naming the layers that are never called, or the parameters that are wrongly (not) trainable.
     """
     layers: dict[str, Any] = {n: module for n, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
-    adapter = model.active_adapter
-    expected = {
-        id(parameter)
-        for layer in layers.values()
-        for container in layer.adapter_layer_names
-        if adapter in getattr(layer, container)
-        for parameter in _parameters(getattr(layer, container)[adapter])
-    }
+    trainable = {id(parameter) for _, _, parameter in adapter_tensors(model)}
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
-            expected |= {id(parameter) for parameter in module.modules_to_save[adapter].parameters()}
+            trainable |= {id(parameter) for parameter in module.modules_to_save[model.active_adapter].parameters()}
     wrong = [
-        name for name, parameter in model.named_parameters() if parameter.requires_grad != (id(parameter) in expected)
+        name for name, parameter in model.named_parameters() if parameter.requires_grad != (id(parameter) in trainable)
     ]
     if wrong or not layers:
         raise RLRRError(
@@ -76,7 +105,3 @@ def check_adapted(model: PeftModel, example: Tensor) -> None:
             f"{len(missed)} of {len(layers)} adapted layers are never called, such as {missed[0]}: this backbone reads "
             "their weights directly, so an adapter there would do nothing. Leave them out of target_modules."
         )
-
-
-def _parameters(value: nn.Module | nn.Parameter) -> list[nn.Parameter]:
-    return [value] if isinstance(value, nn.Parameter) else list(value.parameters())

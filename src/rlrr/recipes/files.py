@@ -1,46 +1,113 @@
-"""Recipes as YAML: the packaged ones by name, and the one reader and writer of all."""
+"""Recipes as YAML: the one reader and writer, and the packaged recipes by name.
+
+`benchmarks/NAME.yaml` holds what a benchmark gives every method: its images and the training budget. `METHOD/NAME.yaml`
+holds what a method adds. Both have the options of all tasks under `all`, and a row for each task.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import yaml
 
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 from rlrr.files import at_line, atomic
+from rlrr.hints import members
 from rlrr.recipes.recipe import Recipe
 
 RECIPE = "recipe.yaml"
 _FOLDER = Path(str(files(__package__)))
+_BENCHMARKS = "benchmarks"
+_OF_METHOD = ("settings", "objective")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number; for YAML it is text, since it has no point."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML in which 1e-3 is a number.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+    """
+    return yaml.load(text, _Loader)
 
 
 def packaged_recipes() -> list[str]:
-    """Their names, in order."""
-    return sorted(path.relative_to(_FOLDER).with_suffix("").as_posix() for path in _FOLDER.rglob("*.yaml"))
+    """List the names of the packaged recipes, in order: BENCHMARK/TASK, and those of a file of their own."""
+    tasks = [f"{benchmark}/{task}" for benchmark in _benchmarks() for task in _rows(_BENCHMARKS, benchmark)]
+    return sorted([*tasks, *(path.stem for path in _FOLDER.glob("*.yaml"))])
 
 
-def recipe_path(name: str) -> Path:
-    """The file of a recipe, by its name with or without `.yaml`.
+def packaged_options(name: str, method: str | None = None) -> dict[str, Any]:
+    """Give the options of a packaged recipe, for a method; its `data` is where the images lie by custom.
+
+    A method without a recipe of its own takes the benchmark's images and training budget, and defaults for the rest.
+
+    Args:
+        name: As "vtab1k/cifar", with or without `.yaml`.
+        method: Of `METHODS`; None for the recipe's own, which is rlrr for the tasks of a benchmark.
 
     Raises:
-        RLRRError: no recipe is called that.
+        UsageError: no recipe is called that.
     """
-    names = packaged_recipes()
-    if (bare := name.removesuffix(".yaml")) not in names:
+    bare = name.removesuffix(".yaml")
+    if bare not in (names := packaged_recipes()):
         raise UsageError(f"There is no packaged recipe {name!r}.{did_you_mean(bare, names)}")
-    return _FOLDER / f"{bare}.yaml"
+    benchmark, _, task = bare.rpartition("/")
+    if not benchmark:
+        return read_options(_FOLDER / f"{bare}.yaml") | ({"method": method} if method else {})
+    method = method or "rlrr"
+    options = _rows(_BENCHMARKS, benchmark)[task] | {"method": method}
+    return options | (_rows(method, benchmark)[task] if has_recipe(method, benchmark) else {})
 
 
-def load_recipe(name: str) -> Recipe:
-    """Read a packaged recipe; its `data` is where the images are by custom, to be replaced by where they are.
+def has_recipe(method: str, benchmark: str) -> bool:
+    """Tell whether a method has a packaged recipe of its own for a benchmark."""
+    return (_FOLDER / method / f"{benchmark}.yaml").is_file()
+
+
+def load_recipe(name: str, method: str | None = None) -> Recipe:
+    """Make the recipe of `packaged_options`.
 
     Raises:
-        RLRRError: no recipe is called that.
+        UsageError: no recipe is called that.
     """
-    return read_recipe(recipe_path(name))
+    return Recipe(**{"data": ""} | packaged_options(name, method))
+
+
+def find_options(source: str, method: str | None = None) -> dict[str, Any]:
+    """Give the options of a YAML file, or of a packaged recipe.
+
+    Where a file names another method than `method`, the settings and the objective's options in it are left out.
+
+    Raises:
+        RLRRError: there is neither, or the file is not a recipe.
+    """
+    path = Path(source).expanduser()
+    if not path.is_file() and source.removesuffix(".yaml") in packaged_recipes():
+        return packaged_options(source, method)
+    if not path.exists():
+        near = did_you_mean(source, packaged_recipes())
+        raise UsageError(f"There is no file {source}: give a YAML file, or a packaged recipe.{near}")
+    options = read_options(path)
+    if method and method != options.get("method", method):
+        options = {name: value for name, value in options.items() if name not in _OF_METHOD}
+    return options
+
+
+def overlay(options: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Put `others` in the place of `options`; settings and options of the objective one by one."""
+    both = {name: options[name] | others[name] for name in _OF_METHOD if name in options and name in others}
+    return dict(options) | dict(others) | both
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
@@ -56,33 +123,51 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         RLRRError: it is missing, or has a key or value that no recipe has.
     """
+    return Recipe(**{"data": ""} | read_options(path))
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Read the options that a YAML file sets.
+
+    Raises:
+        RLRRError: it is missing, or has a key or value that no recipe has; the line is named.
+    """
     try:
         text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
+        content = parse_yaml(text)
     except FileNotFoundError:
         raise RLRRError(f"There is no recipe {path}.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RLRRError(f"{path} is not a recipe: {' '.join(str(error).split())}.") from None
+        raise UsageError(f"{path} is not a recipe: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
-        raise RLRRError(f"{path} is not a recipe: each line is an option, such as `epochs: 20`.")
+        raise UsageError(f"{path} is not a recipe: each line is an option, such as `epochs: 20`.")
     hints = get_type_hints(Recipe)
-    if unknown := [key for key in content if key not in hints]:
-        near = did_you_mean(str(unknown[0]), hints)
-        raise RLRRError(f"{at_line(path, text, str(unknown[0]))}: there is no option {unknown[0]!r}.{near}")
-    numbers: dict[str, Any] = {
-        key: float(value) for key, value in content.items() if _is_number(value) and float in _kinds(hints[key])
-    }
+    if unknown := [str(key) for key in content if key not in hints]:
+        raise UsageError(
+            f"{at_line(path, text, unknown[0])}: there is no option {unknown[0]!r}.{did_you_mean(unknown[0], hints)} "
+            "The options of a method stand under `settings`, as `settings: {rank: 2}`."
+        )
+    options = {key: _number(value, hints[key]) for key, value in content.items()}
     try:
-        return Recipe(**{"data": ""} | content | numbers)
+        Recipe(**{"data": ""} | options)
     except RLRRError as error:
-        named = re.match(r"--(\w+)", str(error))
-        raise RLRRError(f"{at_line(path, text, named[1] if named else '')}: {error}") from error
+        raise UsageError(f"{at_line(path, text, error.option or '')}: {error}") from error
+    return options
 
 
-def _kinds(hint: Any) -> tuple[Any, ...]:
-    return (hint, *get_args(hint))
+def _number(value: Any, hint: Any) -> Any:
+    """Turn a whole number where any number may stand into one with a point, so that equal recipes have one digest."""
+    if list[float] in members(hint) and isinstance(value, list):
+        return [_number(member, float) for member in value]
+    return float(value) if type(value) is int and float in members(hint) else value
 
 
-def _is_number(value: Any) -> bool:
-    """Whether a text is a number: YAML takes 1e-3 for text, since it has no point."""
-    return isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value) is not None
+def _benchmarks() -> list[str]:
+    return [path.stem for path in (_FOLDER / _BENCHMARKS).glob("*.yaml")]
+
+
+def _rows(folder: str, benchmark: str) -> dict[str, dict[str, Any]]:
+    """Read the rows of a benchmark's file by task, each with the options of all tasks."""
+    content = parse_yaml((_FOLDER / folder / f"{benchmark}.yaml").read_text(encoding="utf-8"))
+    shared = content.pop("all", {})
+    return {task: overlay(shared, row) for task, row in content.items()}

@@ -1,227 +1,215 @@
-"""What one training run is made of. Only the standard library: `rlrr train --help` reads it."""
+"""The recipe of one training run. Only the standard library: `rlrr train --help` reads it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from dataclasses import Field, asdict, dataclass, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_type_hints
 
 from rlrr.errors import UsageError, did_you_mean
-from rlrr.recipes.hints import expected
+from rlrr.hints import expected, fits
+from rlrr.methods.table import METHODS
 
-METHODS = ("rlrr", "linear", "full", "lora")
-OF_RLRR = (
-    "parts",
-    "layers_to_transform",
-    "sides",
-    "residual",
-    "multiply_weight",
-    "shift",
-    "init_weights",
-    "gradient_tokens",
-)
-ELSEWHERE = ("data", "weights", "workers", "threads", "compile")  # they differ from machine to machine
-REPORTED = ("log_deviation", "warn_deviation")  # they say more and change nothing
+GROUPS = {  # the title of each group of options, by the first of its options
+    "data": "data",
+    "model": "backbone",
+    "method": "method",
+    "epochs": "optimisation",
+    "flip": "augmentation",
+    "protocol": "protocol",
+    "precision": "machine",
+}
+ELSEWHERE = ("data", "weights", "workers", "threads", "compile")  # options that differ from machine to machine
+REPORTED = ("log_deviation",)  # options that log more and change no weight
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run. The same names hold in Python, in YAML and on the command line."""
+    """One training run. The same names hold in Python, in YAML and on the command line.
+
+    Example:
+        >>> Recipe("flowers", model="vit_small_focus", method="rlrr", settings={"rank": 2}, epochs=20).epochs
+        20
+    """
 
     data: str
     """Folder of images (class/x.jpg, with or without train, val and test), sample:mnist, or hub:OWNER/NAME."""
+    val_fraction: float = 0.2
+    """Share of the training images kept for validation if the data has no such split."""
+    bad_images: Literal["error", "skip"] = "error"
+    """Treatment of images that cannot be read: stop before training, or leave them out and count them."""
+
     model: str = "vit_base_patch16_224.orig_in21k"
     """Backbone: a timm name with its pretrained tag, a local timm folder, or vit_small_focus (works offline)."""
-    method: str = "rlrr"
-    """How to fine-tune: rlrr, linear (probe), full or lora."""
     weights: str | None = None
     """Local file or folder with the backbone's weights, instead of the Hub."""
     image_size: int | None = None
-    """Side of the square images in pixels; the backbone's own if not given."""
-    rank: int | None = None
-    """Rank of the update; the method's own if not given (rlrr 1, lora 8)."""
-    target_modules: str | None = None
-    """Regex of full module names to adapt, for rlrr and lora on backbones of other families than the usual ViTs."""
-    parts: list[str] | None = None
-    """Parts of the backbone that rlrr adapts, of attn, mlp, norm, patch_embed and downsample; all if not given."""
-    layers_to_transform: list[int] | None = None
-    """Indices of the blocks that rlrr adapts, as 0,1,2; all if not given."""
-    sides: Literal["both", "in", "out"] = "both"
-    """Sides of a weight that rlrr rescales: its inputs, its outputs or both."""
-    residual: bool = True
-    """Keep the frozen weight beside its rescaled copy; false is an ablation of rlrr."""
-    multiply_weight: bool = True
-    """Rescale the weight; false adds the low-rank scales to it, as LoRA of rank 1 does (an ablation of rlrr)."""
-    shift: bool = True
-    """Learn shifts too, with rlrr."""
-    init_weights: Literal["paper", "identity", "normal", "uniform", "constant"] = "paper"
-    """Where the vectors of rlrr start: paper is near the pre-trained function, identity at it."""
+    """Side of the square images in pixels; by default the backbone's own."""
+    crop_mode: Literal["center", "squash", "border"] | None = None
+    """How images become square (timm's crop_mode); by default the backbone's own. squash ignores the aspect ratio."""
+    crop_pct: float | None = None
+    """Share of the resized image's side that is cropped from its centre; by default the backbone's own."""
+    normalization: Literal["imagenet", "half"] | None = None
+    """Mean and deviation of the pixels: ImageNet's, or 0.5; by default those that the backbone was trained with."""
+
+    method: str = "rlrr"
+    """Way to fine-tune; `rlrr methods` lists them."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of the method, as rank=4 sides=in; `rlrr methods NAME` lists them."""
+    objective: dict[str, Any] = field(default_factory=dict)
+    """Options of the method's loss, as name=value, for a method that trains by a loss of its own."""
+
     epochs: int = 30
     """Passes over the training images."""
     cooldown: int = 0
-    """Further epochs: at the lowest learning rate in the paper's schedule; restarts run on through them."""
+    """Further epochs: at the lowest learning rate with the paper's schedule; restarts run on through them."""
     batch_size: int = 32
     """Images in a step, before gradient accumulation."""
     accumulate: int = 1
-    """Steps whose gradients are added up before the weights change."""
+    """Gradient accumulation: steps whose gradients are added up before the weights change."""
     learning_rate: float | None = None
-    """Peak learning rate of AdamW; the method's own if not given (rlrr 5e-3, linear 1e-2, full 5e-5, lora 1e-3)."""
+    """Peak learning rate of AdamW; by default the method's own."""
     weight_decay: float = 1e-4
-    """Weight decay, in the paper's groups: shifts, norms and biases do not decay."""
+    """Weight decay of AdamW; shifts, norms and biases do not decay."""
     schedule: Literal["cosine", "paper", "restarts"] = "cosine"
-    """Of the learning rate: cosine to 0, by steps; the paper's, by epochs; or cosine with restarts, by epochs."""
+    """Learning-rate schedule: cosine (per step, to 0), paper (per epoch, as RLRR's) or restarts (per epoch)."""
     warmup: float = 0.1
-    """Share of the epochs in which the learning rate rises, from 0, or 1e-7 in the paper's; none with restarts."""
+    """Warm-up of the learning rate, as a share of the epochs. Ignored with restarts."""
     restart_epochs: int = 10
-    """Epochs before the first restart, with that schedule."""
+    """Epochs before the first restart of the schedule restarts."""
     restart_factor: int = 1
-    """How many times longer each period is than the one before, with restarts."""
+    """Factor by which each period of the schedule restarts is longer than the one before."""
     drop_path: float = 0.0
-    """Drop path at the last block; it rises linearly from 0 at the first. A linear probe has none."""
+    """Drop path (stochastic depth) of the last block; it rises linearly from 0 at the first. Not for linear."""
     drop_path_kind: Literal["stochastic_depth", "paper"] = "stochastic_depth"
-    """Drop whole branches of a sample, or, as the paper's code for ViTs, single elements of their outputs."""
-    label_smoothing: float = 0.0
-    """Share of each label that is spread over all classes."""
+    """Drop whole branches of a sample, or single elements of their outputs, as RLRR's own code does for ViTs."""
+    ema: float | None = None
+    """EMA of the trained weights: its decay per step, as 0.9998. The average is then kept. Off by default."""
+    early_stop: int | None = None
+    """Early stopping: epochs without a better validation accuracy after which training ends. Off by default."""
+
     flip: bool = False
     """Mirror training images left to right at random. Not for digits, text or directions."""
-    crop_mode: Literal["center", "squash", "border"] | None = None
-    """How images become square (timm's word); the backbone's own way if not given. Squash ignores the aspect."""
-    crop_pct: float | None = None
-    """Share of the resized image's side that is cropped from its centre; the backbone's own if not given."""
-    normalization: Literal["imagenet", "half"] | None = None
-    """Mean and deviation of the pixels: ImageNet's, or 0.5; those the backbone was trained with if not given."""
-    random_crop: float | None = None
-    """Least share of the area that a random resized crop keeps, as 0.5; no random crop if not given."""
+    random_crop: list[float] | None = None
+    """RandomResizedCrop: least and greatest share of the image's area that is kept, as 0.5,1. Off by default."""
     random_position: bool = False
     """Crop training images at a random place instead of the centre; needs a crop_pct below 1."""
     mixup: float = 0.0
-    """Alpha of mixup; 0 is off."""
+    """Mixup: alpha of its Beta distribution; 0 is off."""
     cutmix: float = 0.0
-    """Alpha of CutMix; 0 is off."""
-    ema: float | None = None
-    """Decay of a moving average of the trained weights, by steps, as 0.9998; the average is what is kept."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic: auto is bf16 where the device has it in hardware, else fp32."""
-    gradient_tokens: float = 1.0
-    """Share of tokens from which the scales' gradient is estimated, as 0.25: less time and memory; 1 is exact."""
-    frozen: Literal["fp32", "bf16"] = "fp32"
-    """Type in which frozen weights are held: bf16 halves their memory and rounds them; needs bf16 arithmetic."""
-    compile: bool = False
-    """Compile the model with torch.compile, which takes a C++ compiler, and minutes before the first step."""
-    val_fraction: float = 0.2
-    """Share of the training images kept for validation if the data has no such split."""
-    train_on: Literal["train", "trainval"] = "train"
-    """Images to train on; trainval adds the validation images, so that the last epoch is kept."""
+    """CutMix: alpha of its Beta distribution; 0 is off."""
+    label_smoothing: float = 0.0
+    """Label smoothing: share of each label that is spread over all classes."""
+
     protocol: Literal["honest", "paper"] = "honest"
     """paper is the published practice: train on trainval, test after each epoch, report the best. Not comparable."""
+    train_on: Literal["train", "trainval"] = "train"
+    """Images to train on; trainval adds the validation images, so that the last epoch is kept."""
     select: Literal["best", "last"] = "best"
-    """Keep the epoch with the best validation accuracy (of equal ones the latest), or the last one."""
+    """Epoch to keep: that of the best validation accuracy (of equal ones the latest), or the last one."""
     test: bool = True
     """Measure the accuracy on the test images, if there are any, once, when training is over."""
-    early_stop: int | None = None
-    """Stop after this many epochs without a better validation accuracy."""
     log_deviation: bool = False
     """Log after each epoch how far the weights have moved from pre-training, in all and by block."""
-    warn_deviation: float | None = None
-    """Warn, once, when the weights have moved this far from pre-training, as 0.4 for 40 % of their norm."""
-    stop_deviation: float | None = None
-    """Stop after the epoch in which the weights have moved this far from pre-training, as 0.4."""
-    bad_images: Literal["error", "skip"] = "error"
-    """What to do with images that cannot be read: stop before training, or leave them out and count them."""
+    seed: int = 0
+    """Seed of the split, the initial weights, the order of the images and all augmentation."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic: auto is bf16 where the device has it in hardware, else fp32."""
+    compile: bool = False
+    """Compile the model with torch.compile, which takes a C++ compiler, and minutes before the first step."""
     workers: int = 0
     """Processes that load images; 0 loads in the main one, which is best for cached images."""
     threads: int | None = None
-    """Threads for computing on the CPU; all that this process may use if not given."""
-    seed: int = 0
-    """Seed of the split, the initial weights, the order of the images and all augmentation."""
+    """Threads for computing on the CPU; by default all that this process may use."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be trained with, naming the option.
 
+        The settings are checked by the method's own config, when it is built.
+
         Raises:
-            RLRRError: for a wrong value.
+            UsageError: for a wrong value.
         """
         self._check_types()
-        if self.method not in METHODS:
-            _refuse("method", self.method, f"one of {', '.join(METHODS)}", did_you_mean(self.method, METHODS))
-        counts = ("epochs", "batch_size", "accumulate", "image_size", "rank", "early_stop", "threads")
-        for name in (*counts, "restart_epochs", "restart_factor"):
-            _check(name, getattr(self, name), "1 or more", lambda value: value >= 1)
-        for name in ("weight_decay", "mixup", "cutmix", "workers", "seed", "cooldown"):
-            _check(name, getattr(self, name), "0 or more", lambda value: value >= 0)
-        for name in ("warmup", "drop_path", "label_smoothing"):
-            _check(name, getattr(self, name), "from 0 to below 1", lambda value: 0 <= value < 1)
-        for name in ("learning_rate", "warn_deviation", "stop_deviation"):
-            _check(name, getattr(self, name), "above 0", lambda value: 0 < value < math.inf)
-        _check("val_fraction", self.val_fraction, "between 0 and 1", lambda value: 0 < value < 1)
-        _check("ema", self.ema, "between 0 and 1", lambda value: 0 < value < 1)
-        for name in ("random_crop", "crop_pct", "gradient_tokens"):
-            _check(name, getattr(self, name), "above 0 and at most 1", lambda value: 0 < value <= 1)
+        self._check_ranges()
         self._refuse_combinations()
 
     def _check_types(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            if not _fits(value := getattr(self, name), hint):
+            if not fits(value := getattr(self, name), hint):
                 words, choices = expected(hint)
                 _refuse(name, value, words, did_you_mean(str(value), choices))
+        if self.method not in METHODS:
+            _refuse("method", self.method, f"one of {', '.join(METHODS)}", did_you_mean(self.method, METHODS))
+
+    def _check_ranges(self) -> None:
+        counts = ("epochs", "batch_size", "accumulate", "image_size", "early_stop", "threads")
+        for name in (*counts, "restart_epochs", "restart_factor"):
+            self._check(name, "1 or more", lambda value: value >= 1)
+        for name in ("weight_decay", "mixup", "cutmix", "workers", "seed", "cooldown"):
+            self._check(name, "0 or more", lambda value: value >= 0)
+        for name in ("warmup", "drop_path", "label_smoothing"):
+            self._check(name, "from 0 to below 1", lambda value: 0 <= value < 1)
+        self._check("learning_rate", "above 0", lambda value: 0 < value < math.inf)
+        for name in ("val_fraction", "ema"):
+            self._check(name, "between 0 and 1", lambda value: 0 < value < 1)
+        self._check("crop_pct", "above 0 and at most 1", lambda value: 0 < value <= 1)
+        self._check(
+            "random_crop",
+            "two shares of the area, the lower one first, above 0 and at most 1",
+            lambda value: len(value) == 2 and 0 < value[0] <= value[1] <= 1,
+        )
+
+    def _check(self, name: str, expected: str, holds: Callable[[Any], bool]) -> None:
+        value = getattr(self, name)
+        if value is not None and not holds(value):
+            _refuse(name, value, expected)
 
     def _refuse_combinations(self) -> None:
-        if self.method in ("linear", "full") and (self.rank or self.target_modules):
-            name = "rank" if self.rank else "target_modules"
-            _exclude(name, f"--method {self.method}, which has none")
-        if self.method != "rlrr" and (settings := self.rlrr_settings()):
-            _exclude(next(iter(settings)), f"--method {self.method}, as it is an option of rlrr")
-        if self.frozen == "bf16" and self.method == "full":
-            _exclude("frozen", "--method full, which freezes nothing")
-        if self.frozen == "bf16" and self.precision not in ("bf16", "auto"):
-            _exclude("frozen", f"--precision {self.precision}, as bf16 weights need bf16 arithmetic")
+        if self.objective and METHODS[self.method].objective is None:
+            _exclude("objective", f"the method {self.method}, which trains by the usual loss")
         if self.cooldown and self.schedule == "cosine":
-            _exclude("cooldown", "--schedule cosine, which ends at 0")
+            _exclude("cooldown", "the schedule cosine, which ends at 0")
         if self.schedule != "restarts" and (self.restart_epochs, self.restart_factor) != (10, 1):
-            _exclude("restart_epochs" if self.restart_epochs != 10 else "restart_factor", f"--schedule {self.schedule}")
+            _exclude("restart_epochs" if self.restart_epochs != 10 else "restart_factor", f"schedule {self.schedule}")
         if self.random_crop is not None and self.random_position:
-            _exclude("random_position", "--random_crop, which crops at random places too")
+            _exclude("random_position", "random_crop, which crops at random places too")
         if self.train_on == "trainval" and self.early_stop:
-            _exclude("early_stop", "--train_on trainval, which has no validation images")
+            _exclude("early_stop", "train_on trainval, which has no validation images")
         if self.protocol == "paper":
-            for name, usual in (("early_stop", None), ("stop_deviation", None), ("test", True), ("select", "best")):
+            for name, usual in (("early_stop", None), ("test", True), ("select", "best")):
                 if getattr(self, name) != usual:
-                    _exclude(name, "--protocol paper, which tests after each epoch and keeps the best")
+                    _exclude(name, "protocol paper, which tests after each epoch and keeps the best")
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             _refuse("batch_size", self.batch_size, "even with mixup or cutmix, which mix images in pairs")
 
     @property
     def validates(self) -> bool:
-        """Whether validation images are kept apart and chosen on; else all are trained on."""
+        """Tell whether validation images are kept apart and chosen on; else all are trained on."""
         return self.train_on == "train" and self.protocol == "honest"
 
     @property
-    def measures_deviation(self) -> bool:
-        """Whether the deviation from pre-training is measured after each epoch."""
-        return self.log_deviation or self.warn_deviation is not None or self.stop_deviation is not None
-
-    def rlrr_settings(self) -> dict[str, Any]:
-        """The options of rlrr alone that are not at their defaults, by their names in `RLRRConfig`."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name in OF_RLRR and self._is_set(f)}
-
-    def _is_set(self, option: Field[Any]) -> bool:
-        return getattr(self, option.name) != option.default
+    def peak_rate(self) -> float:
+        """Give the peak learning rate: the recipe's, or the method's own."""
+        return self.learning_rate or METHODS[self.method].learning_rate
 
     def to_dict(self) -> dict[str, Any]:
-        """All options by name, as they stand in `recipe.yaml`."""
+        """Give all options by name, as they stand in `recipe.yaml`."""
         return asdict(self)
 
     def digest(self) -> str:
-        """SHA-256, in hexadecimal, of all that the result depends on: not of paths, nor of what differs by machine."""
+        """Hash all that the result depends on: not paths, nor what differs by machine. SHA-256, in hexadecimal."""
         content = {name: value for name, value in self.to_dict().items() if name not in ELSEWHERE + REPORTED}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
-    """The options in which two recipes differ, each as "name: one -> other"; a path is the same with a last slash."""
-    pairs = ((field.name, getattr(one, field.name), getattr(other, field.name)) for field in fields(Recipe))
+    """List the options in which two recipes differ, each as "name: one -> other"; a last slash does not count."""
+    pairs = ((option.name, getattr(one, option.name), getattr(other, option.name)) for option in fields(Recipe))
     return [f"{name}: {a} -> {b}" for name, a, b in pairs if _without_slash(a) != _without_slash(b)]
 
 
@@ -229,27 +217,9 @@ def _without_slash(value: Any) -> Any:
     return value.rstrip("/") if isinstance(value, str) else value
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type; a whole number is a number too, and true is not 1."""
-    if (kind := get_origin(hint)) is Literal:
-        return value in get_args(hint)
-    if kind is list:
-        return isinstance(value, list) and all(_fits(one, get_args(hint)[0]) for one in value)
-    if kind is not None:  # a type or None
-        return any(_fits(value, one) for one in get_args(hint))
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
-
-
-def _check(name: str, value: Any, expected: str, holds: Any) -> None:
-    if value is not None and not holds(value):
-        _refuse(name, value, expected)
-
-
 def _exclude(name: str, other: str) -> None:
-    raise UsageError(f"--{name} does not go with {other}: leave it out.")
+    raise UsageError(f"{name} does not go with {other}: leave it out.", option=name)
 
 
 def _refuse(name: str, value: Any, expected: str, hint: str = "") -> None:
-    raise UsageError(f"--{name} must be {expected}, not {value!r}.{hint}")
+    raise UsageError(f"{name} must be {expected}, not {value!r}.{hint}", option=name)

@@ -1,1 +1,5 @@
 """Pictures and pages that several commands draw."""
+
+from rlrr.errors import require
+
+require("report")

@@ -27,7 +27,7 @@ from rlrr.spectral.measures import (
     relative,
     stable_rank,
 )
-from rlrr.spectral.tuned import Pair, Source
+from rlrr.spectral.tuned import Pair, Tuned
 
 # Weights measured at once, each on its share of the threads: the threads of LAPACK wait for each other at every step,
 # which is slow on a busy machine. More than two weights would take more memory.
@@ -99,9 +99,10 @@ class Analysis:
 
     Attributes:
         label: Name in tables and legends.
-        method: As in `Source`, as are `trained`, `accuracy`, `accuracy_of`, `vectors`, `neutral` and `deviations`.
+        method: As in `Tuned`, as are `trained`, `accuracy`, `accuracy_of`, `neutral` and `deviations`.
         directions: Number of leading singular directions that make a subspace.
         rows: Measures of each weight, in the model's order; none for a method that has no weight form.
+        vectors: As in `Tuned`, of the modules that name neutral values.
         features: Changes of features by layer, if they were measured.
         features_of: Description of the images on which features were measured.
     """
@@ -154,7 +155,7 @@ class Analysis:
 
 
 def analyze(
-    source: Source,
+    source: Tuned,
     *,
     directions: int = 16,
     progress: Callable[[str], object] | None = None,
@@ -190,7 +191,7 @@ def analyze(
     finally:
         torch.set_num_threads(threads)
     if rows and not any(row.norm_before for row in rows):
-        raise RLRRError(f"{source.label}: all weights before tuning are zero; was it really tuned from them?")
+        raise RLRRError(f"{source.label}: all weights before tuning are zero; are they those it was tuned from?")
     return Analysis(
         label=source.label,
         method=source.method,
@@ -199,7 +200,7 @@ def analyze(
         accuracy_of=source.accuracy_of,
         directions=directions,
         rows=rows,
-        vectors=source.vectors,
+        vectors={module: tensors for module, tensors in source.vectors.items() if module in source.neutral},
         neutral=source.neutral,
         deviations=list(source.deviations),
     )

@@ -21,7 +21,7 @@ from rlrr.spectral.analysis import analyze as measure_weights
 from rlrr.spectral.export import write_csv, write_json
 from rlrr.spectral.features import feature_changes
 from rlrr.spectral.report.page import write_page
-from rlrr.spectral.tuned import Source, labels, open_source
+from rlrr.spectral.tuned import Tuned, labels, open_tuned
 
 REPORT, DATA, TABLE = "report.html", "analysis.json", "analysis.csv"
 IMAGES = 64  # on which features are compared
@@ -42,7 +42,7 @@ def analyze(
     One run is held in memory at a time, and nothing is written before all are measured.
 
     Args:
-        runs: What `rlrr.spectral.tuned.open_source` opens: folders of runs, adapters or models, or files of weights.
+        runs: What `rlrr.spectral.tuned.open_tuned` opens: folders of runs, adapters or models, or files of weights.
         output: A folder; it is made if it does not exist.
         start: What they were tuned from, for those that do not say.
         weights: Where the backbone's weights are now, if not where they were in training.
@@ -61,7 +61,7 @@ def analyze(
     _expect_writable(folder)
     analyses, split = [], None if images is None else _some(images)
     for run, label in zip(runs, labels(runs), strict=True):
-        source = open_source(run, start=start, weights=weights, label=label)
+        source = open_tuned(run, start=start, weights=weights, label=label)
         features = {}
         if images is not None or not source.has_weight_form:  # first, as they are quick, and may be refused
             features = _features(source, split, directions)
@@ -81,7 +81,7 @@ def _expect_writable(folder: Path) -> None:
         raise cannot_write(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
-def _measured(source: Source, directions: int) -> Analysis:
+def _measured(source: Tuned, directions: int) -> Analysis:
     with tqdm(total=len(source.names), desc=source.label, unit="weight", disable=None) as bar:
         return measure_weights(source, directions=directions, progress=lambda _: bar.update())
 
@@ -96,7 +96,7 @@ def _some(data: str | Path) -> tuple[Split, str]:
     return split, f"{len(split)} images of {loaded.name} ({name})"
 
 
-def _features(source: Source, split: tuple[Split, str] | None, directions: int) -> dict[str, Any]:
+def _features(source: Tuned, split: tuple[Split, str] | None, directions: int) -> dict[str, Any]:
     """Return `Analysis.features` and `features_of`, on the given images or on some of the run's own data."""
     before, after, config = source.before.model, source.after.model, source.preprocessing
     if before is None or after is None or config is None:

@@ -1,13 +1,12 @@
-"""What tuning did to the features of a model, for methods that cannot be read from weights: block by block, on images.
+"""Changes of a model's features by tuning, block by block on images, for methods that cannot be read from weights.
 
-The features of an image after a block are one vector: its class token beside the mean of its patch tokens, or the mean
-alone where the block gives no more tokens than patches (or pixels). Other tokens, be they registers or prompts, are
+The features of an image after a block are one vector: the class token beside the mean of the patch tokens, or the mean
+alone where the block gives no more tokens than patches (or pixels). Other tokens, such as registers or prompts, are
 left out.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,26 +16,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlrr.backbones.families import block_names
+from rlrr.backbones.families import block_names, patch_count
 from rlrr.errors import RLRRError, UsageError
 from rlrr.methods.trainable import plain_model
 from rlrr.spectral.measures import principal_angles, relative_change
 
 LEAST_IMAGES = 4  # for an estimate of CKA without bias
 _BATCH = 32
-_ROUNDING = 1e-6  # what is smaller than this share of the whole, in float32
+_ROUNDING = 1e-6  # share of the whole below which a float32 is rounding
 
 
 @dataclass(frozen=True)
 class FeatureChange:
-    """How the features after one block changed; what is not defined is None.
+    """Change of the features after one block; a measure that is not defined is None.
 
     Attributes:
         layer: Index of the block, from 0 and through all stages.
-        name: Its name in the model before.
+        name: Name of the block in the model before tuning.
         cka: Linear CKA of the features before and after: 1 if they are the same but for a turn and one scale, about 0
-            if they have nothing in common. None if they are the same for all images.
-        subspace_angle: Mean principal angle, in degrees, between the subspaces in which they vary most.
+            if they have nothing in common. None if either are the same for all images.
+        subspace_angle: Mean principal angle, in degrees, between the subspaces in which the features vary most.
         relative_change: ‖X' - X‖_F / ‖X‖_F. None, as the angle is, if X' has another width than X.
     """
 
@@ -56,25 +55,26 @@ def feature_changes(
         before: The model before tuning.
         after: A model with as many blocks.
         images: (n, 3, h, w), as the models take them; some dozens will do.
-        directions: How many leading directions make a subspace; fewer if the features vary in fewer.
+        directions: Number of leading directions that make a subspace; fewer if the features vary in fewer.
 
     Raises:
-        RLRRError: there are too few images, no blocks, not as many in both models, or features that are not finite.
+        RLRRError: there are too few images, no blocks, another number of blocks in each model, or features that are
+            not finite.
     """
     if len(images) < LEAST_IMAGES:
         raise UsageError(f"Features are compared on {LEAST_IMAGES} images or more, not {len(images)}.")
-    names, others = (block_names(plain_model(model)) for model in (before, after))
-    if not names or len(names) != len(others):
+    names, names_after = block_names(plain_model(before)), block_names(plain_model(after))
+    if not names or len(names) != len(names_after):
         raise RLRRError(
-            f"Features are compared block by block, and the models have {len(names)} and {len(others)}: give two of "
-            "one architecture, with blocks."
+            f"Features are compared block by block, and the models have {len(names)} and {len(names_after)} blocks: "
+            "give two models of one architecture that has blocks."
         )
-    pairs = zip(names, _features(before, names, images), _features(after, others, images), strict=True)
+    pairs = zip(names, _features(before, names, images), _features(after, names_after, images), strict=True)
     return [_change(layer, name, old, new, directions) for layer, (name, old, new) in enumerate(pairs)]
 
 
 def cka(first: Tensor, second: Tensor) -> float | None:
-    """Linear centred kernel alignment (Kornblith et al., ICML 2019, arXiv 1905.00414), without bias.
+    """Estimate linear centred kernel alignment (Kornblith et al., ICML 2019, arXiv 1905.00414) without bias.
 
     With fewer images than features the plain form is near 1 whatever the features. This is the one with the unbiased
     estimate of HSIC (Song et al., JMLR 2012), as in Nguyen et al., ICLR 2021 (arXiv 2010.15327): the cosine between the
@@ -85,11 +85,11 @@ def cka(first: Tensor, second: Tensor) -> float | None:
         second: (n, q) features of the same images.
 
     Returns:
-        At most 1, and below 0 by chance only; None if one of them is the same for all images.
+        At most 1, and below 0 by chance only; None if either features are the same for all images.
     """
-    one, other = (_u_centred(_centred(features)) for features in (first, second))
-    lengths = one.norm() * other.norm()
-    return (one * other).sum().div(lengths).item() if lengths else None
+    first_gram, second_gram = _u_centred(_centred(first)), _u_centred(_centred(second))
+    lengths = first_gram.norm() * second_gram.norm()
+    return (first_gram * second_gram).sum().div(lengths).item() if lengths else None
 
 
 def _change(layer: int, name: str, old: Tensor, new: Tensor, directions: int) -> FeatureChange:
@@ -101,14 +101,14 @@ def _change(layer: int, name: str, old: Tensor, new: Tensor, directions: int) ->
 
 
 def _centred(features: Tensor) -> Tensor:
-    """(n, d) in float64 without their mean; zero if all images have the same but for rounding."""
+    """Subtract the mean of features (n, d), in float64; give zeros if all images have the same but for rounding."""
     features = features.double()
     centred = features - features.mean(0)
     return centred if centred.norm() > _ROUNDING * features.norm() else torch.zeros_like(centred)
 
 
 def _u_centred(centred: Tensor) -> Tensor:
-    """The Gram matrix (n, n) without its diagonal, centred so that every row adds up to 0."""
+    """Return the Gram matrix (n, n) with a zero diagonal, centred so that every row adds up to 0."""
     count = len(centred)
     gram = (centred @ centred.mT).fill_diagonal_(0)
     rows = gram.sum(0) / (count - 2)
@@ -125,14 +125,18 @@ def _subspace_angle(before: Tensor, after: Tensor, directions: int) -> float | N
 
 
 def _features(model: nn.Module, blocks: Sequence[str], images: Tensor) -> list[Tensor]:
-    """The features after each block, (n, d), float32 on the CPU."""
+    """Return the features after each block, (n, d), float32 on the CPU.
+
+    Hooks pool each output at once. timm's `forward_intermediates` gives the same numbers, but stages in place of blocks
+    where a model has stages, and holds the outputs of all blocks of a batch at the same time.
+    """
     plain, device = plain_model(model), next(model.parameters()).device
-    patches = _patches(plain, images)
-    found: list[list[Tensor]] = [[] for _ in blocks]
+    patches = patch_count(plain, *images.shape[-2:])
+    pooled: list[list[Tensor]] = [[] for _ in blocks]
 
     def keep(block: nn.Module, inputs: Any, output: Any, *, index: int) -> None:
         tokens = output[0] if isinstance(output, tuple) else output
-        found[index].append(_pooled(block, tokens, patches).float().cpu())
+        pooled[index].append(_pooled(block, tokens, patches).float().cpu())
 
     with ExitStack() as stack:
         for index, name in enumerate(blocks):
@@ -143,25 +147,17 @@ def _features(model: nn.Module, blocks: Sequence[str], images: Tensor) -> list[T
         model.eval()
         for batch in images.split(_BATCH):
             model(batch.to(device))
-    return [torch.cat(parts) for parts in found]
+    return [torch.cat(batches) for batches in pooled]
 
 
 def _pooled(block: nn.Module, output: Tensor, patches: int | None) -> Tensor:
-    """One vector for each image, from tokens (n, tokens, d), windows (n, h, w, d) or the maps of convolutions."""
+    """Return one vector for each image, from tokens (n, tokens, d), windows (n, h, w, d) or the maps of convolutions.
+
+    Beside the patches only the first token counts; the patches are the last tokens.
+    """
     if output.ndim == 4:
         channels_first = any(isinstance(module, nn.Conv2d) for module in block.modules())
         return output.mean((2, 3) if channels_first else (1, 2))
     if patches is None or output.shape[1] <= patches:
         return output.mean(1)
     return torch.cat([output[:, 0], output[:, -patches:].mean(1)], dim=1)
-
-
-def _patches(model: nn.Module, images: Tensor) -> int | None:
-    """Into how many patches a model cuts an image; None if it does not say."""
-    model = getattr(model, "timm_model", model)
-    embedding, config = getattr(model, "patch_embed", None), getattr(model, "config", None)
-    size: Any = getattr(embedding, "patch_size", None) or getattr(config, "patch_size", None)
-    if size is None:
-        return None
-    sides = (size, size) if isinstance(size, int) else size
-    return math.prod(pixels // side for pixels, side in zip(images.shape[-2:], sides, strict=True))

@@ -1,4 +1,4 @@
-"""What there is to look at: weights before and after tuning, from a run, an adapter of PEFT or two checkpoints."""
+"""Weights before and after tuning, from a run, an adapter of PEFT or two checkpoints."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
-from rlrr.adapters.folder import load_start, load_trained_state, merged_model, put_adapter, read_tensors, trained_state
+from rlrr.adapters.folder import load_start, load_trained_state, merged_model, put_adapter, read_tensors
 from rlrr.adapters.record import PEFT_CONFIG, RECORD, TENSORS, Record, read_record
 from rlrr.backbones import load_backbone
 from rlrr.backbones.families import classifier_names
@@ -26,14 +25,14 @@ from rlrr.backbones.weights import brief, from_file
 from rlrr.data.split import enumerated
 from rlrr.errors import RLRRError, UsageError
 from rlrr.files import read_json
+from rlrr.methods.capabilities import can_merge, learned, neutral_values
 from rlrr.methods.trainable import parameter_counts
-from rlrr.spectral.matrices import HEADS, Place, matrices, places
-from rlrr.tuners import RLRRModel
+from rlrr.spectral.matrices import HEADS, MatrixInfo, matrices, matrix_infos
 
 _RECIPE, _METRICS, _MODEL_CONFIG = "recipe.yaml", "metrics.jsonl", "config.json"
 _PEFT_PATH = "base_model.model."
 _CLASSIFIER = re.compile(re.escape(_PEFT_PATH) + rf"(?:{'|'.join(HEADS)})(?:\.fc)?\.(?:weight|bias)")
-# What a run has measured and where; the first that it has is told.
+# Metrics of a run and the images they were measured on; the first that the run has counts.
 _ACCURACIES = {"test_accuracy": "test", "best_test_accuracy": "best test epoch", "val_accuracy": "val"}
 
 
@@ -42,7 +41,7 @@ class Pair:
     """One matrix before and after tuning.
 
     Attributes:
-        name: As `Place.name`; `layer` and `kind` likewise.
+        name: Name of the matrix, as in `MatrixInfo`; `layer` and `kind` likewise.
         before: (out, in), float32 on the CPU; of a convolution (out kh, in kw). It may share memory with the model.
         after: In the same shape; the same tensor where nothing could change.
     """
@@ -59,9 +58,9 @@ class Weights:
     """A model at one time.
 
     Attributes:
-        where: What a message calls it.
-        tensors: The weights of its backbone's matrices by name; none if an adapter on it cannot be merged.
-        model: It, in evaluation mode; None if all there is of it are tensors in a file.
+        where: Path or name of the model, for messages.
+        tensors: The matrices of the backbone by name; none if an adapter on it cannot be merged.
+        model: The model in evaluation mode; None if only a file of weights was given.
         preprocessing: timm's data config, if it is known.
     """
 
@@ -72,86 +71,92 @@ class Weights:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """Something that was tuned, with its weights before and after.
+class Tuned:
+    """A tuned model, with its weights before and after.
 
     Attributes:
-        label: What tables and legends call it.
+        label: Name in tables and legends.
         method: Name of the method, PEFT's type in lower case, or "weights" for two checkpoints.
-        before: The weights it started from; its model's classifier means nothing.
-        after: The weights with all that was learned; its model is a PEFT model where the adapter cannot be merged.
-        places: Of its matrices, in the model's order, or in that of their names if they come from files alone.
-        record: What `rlrr.json` says, if it is a run.
+        before: The weights at the start; the classifier of this model means nothing.
+        after: The weights with all that was learned; the model is a PEFT model where the adapter cannot be merged.
+        places: Places of the matrices, in the model's order, or by name if they come from files alone.
+        record: The content of `rlrr.json`; None if this is no run.
         trained: Number of trained parameters without the classifier; None if it is not known.
-        accuracy: The best founded one of the record, as a fraction, and what it was measured on: "test", "val" or
-            "best test epoch"; None and "" if there is none.
-        neutral: By module and name, the value of each of the vectors that leaves the model as it was.
-        vectors: What RLRR learned, float32, by module and name: `scale_out` (out, r), `scale_in` (r, in) or
-            (blocks, r, in) and `shift` (out); after norms and the like `scale` and `shift` (features).
-        deviations: What the run has logged of its deviation from pre-training, in order.
+        accuracy: The best founded accuracy of the record, as a fraction; None if there is none.
+        accuracy_of: Images it was measured on: "test", "val" or "best test epoch"; "" if there is no accuracy.
+        vectors: The learned tensors of the method, float32 on the CPU, by module and name without prefix, as `learned`
+            gives them. For RLRR `scale_out` (out, r), `scale_in` (r, in) or (blocks, r, in) and `shift` (out); after
+            norms and the like `scale` and `shift` (features).
+        neutral: Values of the vectors that leave a model as it was, by the same module and name; modules of methods
+            that name no such value are left out.
+        deviations: The deviations from pre-training that the run has logged, in order.
     """
 
     label: str
     method: str
     before: Weights
     after: Weights
-    places: tuple[Place, ...]
+    places: tuple[MatrixInfo, ...]
     record: Record | None = None
     trained: int | None = None
     accuracy: float | None = None
     accuracy_of: str = ""
     vectors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    deviations: list[dict[str, Any]] = field(default_factory=list)
     neutral: dict[str, dict[str, float]] = field(default_factory=dict)
+    deviations: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of its pairs, in their order."""
+        """Names of the matrices."""
         return tuple(place.name for place in self.places)
 
     @property
     def has_weight_form(self) -> bool:
-        """Whether what was learned is a change of weights; if not there are no pairs, and only features to compare."""
+        """Whether the update is a change of weights; if not there are no pairs, and only features can be compared."""
         return bool(self.places)
 
     @property
     def preprocessing(self) -> Mapping[str, Any] | None:
-        """How both models take their images, as timm's data config; None if it is not known."""
+        """Preprocessing of both models, as timm's data config; None if it is not known."""
         return self.after.preprocessing or self.before.preprocessing
 
     def pairs(self) -> Iterator[Pair]:
-        """All matrices before and after, one by one, those that did not change too."""
+        """Yield all matrices before and after, one by one, also where nothing changed."""
         for place in self.places:
             before, after = place.take(self.before.tensors), place.take(self.after.tensors)
             yield Pair(place.name, place.layer, place.kind, before, after)
 
 
-def open_source(
+def open_tuned(
     what: str | Path, *, start: str | Path | None = None, weights: str | None = None, label: str | None = None
-) -> Source:
-    """Find the weights before and after tuning, and see that they belong together.
+) -> Tuned:
+    """Load the weights before and after tuning, and check that they are of one model.
 
     No more than two copies of the weights are held.
 
     Args:
         what: The folder of a run of ours, by any method; the folder of a PEFT adapter; a model folder of timm or
             transformers; or a file of weights (.safetensors, .pth).
-        start: What it was tuned from, if it is no run of ours: for an adapter a backbone as `load_backbone` names it,
-            or a folder of transformers; else one of these or another file.
-        weights: Where the weights of the backbone are, if they are not where its name says.
-        label: What tables and legends call it; None for the last part of its path.
+        start: Weights before tuning, if `what` is no run of ours: for an adapter a backbone as `load_backbone` names
+            it, or a folder of transformers; else one of these or another file.
+        weights: File or folder of the backbone's weights, if they are not where its name says.
+        label: Name in tables and legends; None for the last part of the path.
 
     Raises:
-        RLRRError: there is nothing at `what`, or something incomplete or damaged; `start` is missing or not to be
-            had; or the two are not of one model.
+        RLRRError: there is nothing at `what`, or something incomplete or damaged; `start` is missing or cannot be
+            loaded; or the two are not of one model.
+
+    Example:
+        >>> tuned = open_tuned("run")
+        >>> [(pair.after - pair.before).norm() for pair in tuned.pairs()]
     """
     path = Path(what).expanduser()
     label = label or labels([what])[0]
     try:
-        there = path.exists()
-    except OSError:  # its name is too long to be one
-        there = False
-    if not there:
+        exists = path.exists()
+    except OSError:  # the name is too long for a path
+        exists = False
+    if not exists:
         raise UsageError(f"There is no run, adapter, model or file of weights {path}.")
     if (path / RECORD).exists() or (path / _RECIPE).exists():
         return _run(path, weights, label)
@@ -163,16 +168,16 @@ def open_source(
     if (path / PEFT_CONFIG).is_file():
         return _adapter(path, start, weights, label)
     if start is None:
-        raise UsageError(f"{path} is no run of ours: say with --start which weights it is compared to.")
+        raise UsageError(f"{path} is no run of ours: give the weights to compare it to as `start`.")
     before, after = _checkpoint(start, weights), _checkpoint(path.resolve())
-    return Source(label, "weights", before, after, _common_places(before, after))
+    return Tuned(label, "weights", before, after, _common_matrices(before, after))
 
 
 def labels(sources: Sequence[str | Path]) -> list[str]:
-    """Short names for several sources: the last part of their paths, or as many as make them differ.
+    """Shorten paths to names: the last part of each, or as many parts as make them differ.
 
     Raises:
-        RLRRError: one is given twice.
+        RLRRError: a path is given twice.
     """
     paths = [Path(source).expanduser().resolve() for source in sources]
     if twice := [str(path) for i, path in enumerate(paths) if path in paths[:i]]:
@@ -181,38 +186,38 @@ def labels(sources: Sequence[str | Path]) -> list[str]:
     return next(tail for tail in tails if len(set(tail)) == len(paths))
 
 
-def _run(folder: Path, weights: str | None, label: str) -> Source:
+def _run(folder: Path, weights: str | None, label: str) -> Tuned:
     deviations = _deviations(folder)
     record = read_record(folder)
     start = load_start(folder, record, weights).eval()
     model = put_adapter(deepcopy(start), folder, record)
-    vectors, neutral = _vectors(model), _neutral(model)
+    vectors, neutral = _vectors(model), neutral_values(model)
     before = _of_model(start, record.backbone["name"], record.preprocessing)
     after = _of_model(_merged(model), str(folder), record.preprocessing)
     measured = ((record.metrics[key], of) for key, of in _ACCURACIES.items() if key in record.metrics)
     accuracy, accuracy_of = next(measured, (None, ""))
-    return Source(
+    return Tuned(
         label,
         record.method,
         before,
         after,
-        _common_places(before, after),
+        _common_matrices(before, after),
         record,
         record.parameters.get("adapter"),
         accuracy,
         accuracy_of,
         vectors,
-        deviations,
         neutral,
+        deviations,
     )
 
 
-def _adapter(folder: Path, start: str | Path | None, weights: str | None, label: str) -> Source:
+def _adapter(folder: Path, start: str | Path | None, weights: str | None, label: str) -> Tuned:
     content = read_json(folder / PEFT_CONFIG)
     if start is None:
         named = content.get("base_model_name_or_path") if isinstance(content, dict) else None
         raise UsageError(
-            f"{folder} is an adapter of PEFT without {RECORD}: say with --start which backbone it is for"
+            f"{folder} is an adapter of PEFT without {RECORD}: give its backbone as `start`"
             + (f" ({PEFT_CONFIG} names {named})." if named else "."),
         )
     state = read_tensors(folder / TENSORS)
@@ -220,40 +225,31 @@ def _adapter(folder: Path, start: str | Path | None, weights: str | None, label:
     before = _model(start, weights, len(state[head]) if head else 0)
     try:
         config = PeftConfig.from_pretrained(str(folder))
-        config.inference_mode = False  # so that it shows what is trained
+        config.inference_mode = False  # so that trained parameters can be told from frozen ones
         model: Any = get_peft_model(deepcopy(cast(Any, before.model)), config)
     except RLRRError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # each method of PEFT refuses in its own way
         raise RLRRError(f"The adapter in {folder} cannot be put on {start}: {brief(error)}.") from error
     load_trained_state(model.eval(), state, folder / TENSORS)
-    vectors, neutral, trained = _vectors(model), _neutral(model), parameter_counts(model)["adapter"]
+    vectors, neutral, trained = _vectors(model), neutral_values(model), parameter_counts(model)["adapter"]
     after = _of_model(_merged(model), str(folder), before.preprocessing)
     method = str(content["peft_type"]).lower()
-    shared = _common_places(before, after)
-    return Source(label, method, before, after, shared, trained=trained, vectors=vectors, neutral=neutral)
+    common = _common_matrices(before, after)
+    return Tuned(label, method, before, after, common, trained=trained, vectors=vectors, neutral=neutral)
 
 
 def _merged(model: nn.Module) -> nn.Module:
-    """The plain model in which an adapter is part of the weights, or the PEFT model if that cannot be."""
-    try:
-        return merged_model(model)
-    except NotImplementedError:
-        return model
+    """Return the plain model in which an adapter is part of the weights, or the PEFT model if that cannot be."""
+    return merged_model(model) if can_merge(model) else model
 
 
 def _vectors(model: nn.Module) -> dict[str, dict[str, Tensor]]:
-    found: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for name, tensor in trained_state(model).items() if isinstance(model, PeftModel) else ():
-        module, _, vector = name.removeprefix(_PEFT_PATH).rpartition(".")
-        if vector.startswith(RLRRModel.prefix):
-            found[module][vector.removeprefix(RLRRModel.prefix)] = tensor.float()
-    return dict(found)
-
-
-def _neutral(model: nn.Module) -> dict[str, dict[str, float]]:
-    layers = ((name, getattr(layer, "neutral", None)) for name, layer in model.named_modules())
-    return {name.removeprefix(_PEFT_PATH): dict(values) for name, values in layers if values}
+    """Copy the learned tensors, which merging may change."""
+    return {
+        module: {name: tensor.to("cpu", torch.float32, copy=True) for name, tensor in tensors.items()}
+        for module, tensors in learned(model).items()
+    }
 
 
 def _deviations(folder: Path) -> list[dict[str, Any]]:
@@ -276,23 +272,23 @@ def _checkpoint(what: str | Path, weights: str | None = None) -> Weights:
 
 def _file(path: Path) -> Weights:
     if path.suffix == ".npz":
-        raise UsageError(f"{path} is read into a model only: name that with --start, and the file with --weights.")
+        raise UsageError(f"{path} is read into a model only: give the model as `start`, and the file as `weights`.")
     state = from_file(path, path.name, None, HEADS)["state_dict"]
-    found = matrices({name: state[name] for name in sorted(state, key=_natural) if isinstance(state[name], Tensor)})
-    return Weights(str(path), found)
+    tensors = {name: state[name] for name in sorted(state, key=_natural) if isinstance(state[name], Tensor)}
+    return Weights(str(path), matrices(tensors))
 
 
 def _natural(name: str) -> list[int | str]:
-    """A key by which block 2 comes before block 10."""
+    """Make a sorting key by which block 2 comes before block 10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _model(what: str | Path, weights: str | None = None, classes: int = 0) -> Weights:
-    """A timm model by name or folder, or a folder of transformers.
+    """Load a timm model by name or folder, or a folder of transformers.
 
     Args:
-        what: Its name or folder.
-        weights: Where its weights are, if not where the name says.
+        what: Name or folder of the model.
+        weights: File or folder of the weights, if they are not where the name says.
         classes: Outputs of the classifier.
     """
     config = Path(what).expanduser() / _MODEL_CONFIG
@@ -316,15 +312,15 @@ def _of_model(model: nn.Module, where: str, preprocessing: Mapping[str, Any] | N
     return Weights(where, tensors, model, preprocessing)
 
 
-def _common_places(before: Weights, after: Weights) -> tuple[Place, ...]:
-    """Where the matrices of both are; none if what was learned is no change of weights.
+def _common_matrices(before: Weights, after: Weights) -> tuple[MatrixInfo, ...]:
+    """List the matrices of both; none if the update is no change of weights.
 
     Raises:
-        RLRRError: they are not those of one model.
+        RLRRError: the matrices are not those of one model.
     """
     if isinstance(after.model, PeftModel):
         return ()
-    old, new = ({name: tuple(tensor.shape) for name, tensor in its.tensors.items()} for its in (before, after))
+    old, new = ({name: tuple(tensor.shape) for name, tensor in side.tensors.items()} for side in (before, after))
     if not old or not new:
         empty = after if old else before
         raise RLRRError(f"{empty.where} holds no weight of two dimensions or more: is it the file you meant?")
@@ -335,9 +331,9 @@ def _common_places(before: Weights, after: Weights) -> tuple[Place, ...]:
         "of another shape": shapes,
     }
     if any(problems.values()):
-        listed = "; ".join(f"{len(names)} {what} ({enumerated(names, 3)})" for what, names in problems.items() if names)
+        listed = "; ".join(f"{len(names)} {side} ({enumerated(names, 3)})" for side, names in problems.items() if names)
         raise RLRRError(
             f"{after.where} and {before.where} cannot be compared, as they are not of one model. Weights that differ: "
             f"{listed}."
         )
-    return places(new)
+    return matrix_infos(new)

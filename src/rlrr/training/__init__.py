@@ -1,1 +1,1 @@
-"""Training: the recipe, the optimiser's groups, and transformers' Trainer put to work on a timm model."""
+"""Training: transformers' Trainer put to work on a timm model, from a recipe to an adapter folder."""

@@ -1,4 +1,4 @@
-"""A moving average of the trained weights, which is what is measured and kept in their place."""
+"""A moving average (EMA) of the trained weights, which is measured and kept in their place."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from transformers import TrainerCallback
 
 
 class MovingAverage(TrainerCallback):
-    """Follows the trained parameters of a model, step by step: `average = decay average + (1 - decay) weights`.
+    """Keep an EMA of the trained parameters of a model, step by step: `average = decay average + (1 - decay) weights`.
 
-    It begins at the weights that training begins with (as timm's ModelEma, which the paper's FGVC code uses).
+    The average begins at the weights that training begins with (as timm's ModelEma, which the paper's FGVC code uses).
 
     Args:
         model: On the device it is trained on.
@@ -28,11 +28,11 @@ class MovingAverage(TrainerCallback):
         self.restart()
 
     def restart(self) -> None:
-        """Begin again, at the weights there are now."""
+        """Begin the average again, at the present weights."""
         self._average = [weight.detach().clone() for weight in self._weights]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take in the weights after a step of the optimiser."""
+        """Take the weights after a step of the optimiser into the average."""
         self._update(self._average, [weight.detach() for weight in self._weights], 0)
 
     @torch.no_grad()
@@ -45,7 +45,7 @@ class MovingAverage(TrainerCallback):
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Have the model work with the average for a while."""
+        """Give the model the average, inside the block."""
         self.swap()
         try:
             yield

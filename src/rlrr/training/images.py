@@ -1,4 +1,4 @@
-"""The images of a run: which are trained on, which are measured after each epoch, and how they are prepared.
+"""The images of a run: those to train on, those to measure after each epoch, and their preparation.
 
 The test images are among them in the published practice only; else nothing here can reach them.
 """
@@ -25,11 +25,11 @@ _NORMALIZATION = {
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """What a trainer is given.
+    """The images that a trainer is given.
 
     Attributes:
-        train: What is trained on.
-        watched: What is measured after each epoch, and may choose the epoch that is kept; None for nothing.
+        train: The images to train on.
+        watched: The images to measure after each epoch, which may choose the epoch that is kept; None for none.
         skipped: "name: reason" of the images that cannot be read and were left out.
     """
 
@@ -39,7 +39,7 @@ class TrainingImages:
 
 
 def preprocessing(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe puts in place of the backbone's own preprocessing, in timm's words."""
+    """Return what a recipe changes of the backbone's own preprocessing, in timm's words."""
     chosen = {"crop_mode": recipe.crop_mode, "crop_pct": recipe.crop_pct}
     return {key: value for key, value in chosen.items() if value is not None} | _NORMALIZATION.get(
         recipe.normalization or "", {}
@@ -50,7 +50,7 @@ def training_images(recipe: Recipe, data: ImageData, data_config: Mapping[str, A
     """Read and check the images of a run.
 
     Args:
-        recipe: Says what is trained on and which protocol holds.
+        recipe: The recipe, for its protocol, its split to train on and its augmentation.
         data: Where the images come from; its test images are touched by `protocol="paper"` only.
         data_config: Preprocessing, as timm describes it.
 
@@ -60,8 +60,8 @@ def training_images(recipe: Recipe, data: ImageData, data_config: Mapping[str, A
     on_test = recipe.protocol == "paper"
     if on_test and not data.test:
         raise UsageError(
-            f"--protocol paper tests after each epoch, and {data.name} has no test images: add a test split, or use "
-            "--protocol honest.",
+            f"The paper's `protocol` tests after each epoch, and {data.name} has no test images: add a test split, or "
+            "use `protocol` honest."
         )
     watched = data.test if on_test else data.val if recipe.validates else None
     prepared: PreparedImages | None = None
@@ -71,30 +71,31 @@ def training_images(recipe: Recipe, data: ImageData, data_config: Mapping[str, A
     chosen = data.train if recipe.validates else data.train + data.val
     train, skipped_train = _prepared(recipe, chosen, data_config, "train", augment=True)
     if (recipe.mixup or recipe.cutmix) and len(train) < recipe.batch_size:
-        raise UsageError(f"mixup needs one full batch: --batch_size must be at most {len(train)}.")
+        raise UsageError(f"mixup needs one full batch: `batch_size` must be at most {len(train)}.")
     return TrainingImages(train, prepared, skipped_train + skipped)
 
 
 def _prepared(
-    recipe: Recipe, split: Split, config: Mapping[str, Any], what: str, augment: bool = False
+    recipe: Recipe, split: Split, config: Mapping[str, Any], name: str, augment: bool = False
 ) -> tuple[PreparedImages, tuple[str, ...]]:
+    """Check and prepare the images of one split, and say which were skipped."""
     prepare = preparation(config)
     steps: list[Callable[[Tensor], Tensor]] = []
     if augment and recipe.random_position:
         if config["crop_pct"] >= 1:
             raise UsageError(
-                "--random_position has no room to move, as crop_pct is 1: give a smaller --crop_pct, such as 0.875.",
+                "`random_position` has no room to move, as `crop_pct` is 1: give a smaller `crop_pct`, such as 0.875."
             )
         prepare = uncropped(config)
         steps.append(RandomCrop(*config["input_size"][-2:]))
     if augment and recipe.flip:
         steps.append(flip)
-    random = augment and recipe.random_crop is not None
+    resize = random_resize(config, recipe.random_crop) if augment and recipe.random_crop else None
     # decoded once and kept, unless each epoch resizes anew
-    split, cache, skipped = prepare_split(split, None if random else prepare, bad_images=recipe.bad_images, what=what)
+    split, cache, skipped = prepare_split(split, None if resize else prepare, bad_images=recipe.bad_images, what=name)
     images = PreparedImages(
         split,
-        random_resize(config, (recipe.random_crop or 1.0, 1.0)) if random else prepare,
+        resize or prepare,
         cache=cache,
         augment=steps,
         mean=config["mean"],

@@ -1,4 +1,4 @@
-"""The most memory that a training has in use at a time."""
+"""The peak memory of a training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PROCESS = Path("/proc/self")  # of Linux
 
 
 def forget_peak() -> None:
-    """Begin anew, since an earlier training in this process may have needed more."""
+    """Reset the peak, since an earlier training in this process may have needed more."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
@@ -20,7 +20,7 @@ def forget_peak() -> None:
 
 
 def peak_memory() -> int | None:
-    """The peak in MiB: of the GPU if there is one, else of this process; None where the system does not tell."""
+    """Return the peak in MiB, of the GPU if there is one, else of this process; None where the system does not tell."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() >> 20
     with suppress(OSError):

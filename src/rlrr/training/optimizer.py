@@ -1,25 +1,24 @@
-"""Which parameters decay."""
+"""The weight-decay groups of a model."""
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The paper's weight-decay groups, for AdamW.
+    """Split the trained parameters of a model into two groups for AdamW: those that decay, then those that do not.
 
-    In the paper's code nothing decays whose official name holds `bias` or `norm`: the shifts and the classifier's
-    bias, and the scales and shifts after norms. What decays are the scales of linears, the scale and shift of the
-    patch embedding, and the classifier's weight. Other methods follow the same rule with timm's names: no decay
-    for one-dimensional parameters.
+    Matrices decay and one-dimensional parameters (biases, norms, shifts) do not, as in timm. A module may name
+    exceptions in an attribute `decays`: patterns of the full names of one-dimensional parameters that decay too.
     """
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    decays = [parameter for name, parameter in trained if _decays(name, parameter)]
-    rest = [parameter for name, parameter in trained if not _decays(name, parameter)]
-    return [{"params": decays, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-
-
-def _decays(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim > 1 or ("patch_embed" in name and ".rlrr_" in name)
+    exceptions = {pattern for module in model.modules() for pattern in getattr(module, "decays", ())}
+    decaying: list[nn.Parameter] = []
+    constant: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 or any(fnmatchcase(name, pattern) for pattern in exceptions)
+            (decaying if decays else constant).append(parameter)
+    return [{"params": decaying, "weight_decay": weight_decay}, {"params": constant, "weight_decay": 0.0}]

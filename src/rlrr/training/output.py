@@ -1,4 +1,4 @@
-"""The folder of a run: whether it may be written to, what is read back from it, and what is deleted in it."""
+"""The folder of a run: checks before it is written to, what is read back from it, and what is deleted in it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from rlrr.errors import RLRRError, UsageError
 from rlrr.files import cannot_write, nearest_existing
 from rlrr.recipes.files import RECIPE, read_recipe
 from rlrr.recipes.recipe import Recipe, differences
+from rlrr.training.objective import STATE
 
 METRICS, CHECKPOINTS, TENSORBOARD = "metrics.jsonl", "checkpoints", "tensorboard"
-# what a run and its evaluation write; the record goes first, so that a half deleted run is not taken for a whole one,
-# and the recipe last, so that it is still taken for a run
+# the files of a run and its evaluation; the record is deleted first, so that a half deleted run is not taken for a
+# whole one, and the recipe last, so that it is still taken for a run
 _EVALUATIONS = ("evaluation", "evaluation-test", "evaluation-val", "evaluation-train")
+_TORCH_FILES = ("optimizer.pt", "scheduler.pt", STATE)  # of a checkpoint
 _OURS = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, TENSORBOARD, *_EVALUATIONS, RECIPE)
 
 
@@ -29,31 +31,31 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
     """Refuse an output folder that holds something else, or a run that is neither resumed nor overwritten.
 
     Raises:
-        RLRRError: saying which option would do.
+        UsageError: the folder is refused; the message says which argument would do.
     """
     if resume and overwrite:
-        raise UsageError("--resume goes on with a run and --overwrite deletes it: give one of them.")
+        raise UsageError("`resume` goes on with a run and `overwrite` deletes it: give one of them.")
     existing = next(place for place in (folder, *folder.resolve().parents) if place.exists())
     if not existing.is_dir():
-        raise UsageError(f"{existing} is a file: give another --output.")
+        raise UsageError(f"{existing} is a file: give another `output`.")
     if not os.access(existing, os.W_OK):
-        raise UsageError(f"{existing} cannot be written to: give another --output, or check its permissions.")
+        raise UsageError(f"{existing} cannot be written to: give another `output`, or check its permissions.")
     is_run = (folder / RECIPE).exists()
     if resume:
         if not is_run:
-            raise UsageError(f"There is no run in {folder} to resume: start it without --resume.")
+            raise UsageError(f"There is no run in {folder} to resume: start it without `resume`.")
         if changed := differences(read_recipe(folder / RECIPE), recipe):
             raise UsageError(
                 f"The run in {folder} was started with other options ({'; '.join(changed)}): give the same ones, "
-                "or another --output.",
+                "or another `output`."
             )
     elif folder.exists() and any(folder.iterdir()):
         if not is_run:
-            raise UsageError(f"{folder} exists and holds something else: give another --output.")
+            raise UsageError(f"{folder} exists and holds something else: give another `output`.")
         if not overwrite:
             raise UsageError(
-                f"{folder} already holds a run: go on with it (--resume), delete it (--overwrite) or give another "
-                "--output.",
+                f"{folder} already holds a run: go on with it (`resume`), delete it (`overwrite`) or give another "
+                "`output`."
             )
 
 
@@ -74,7 +76,7 @@ def check_space(folder: Path, model: nn.Module) -> None:
     """Refuse a disk too full for three checkpoints and the adapter.
 
     Raises:
-        RLRRError: with the space that is needed.
+        RLRRError: the disk is too full; the message says what space is needed.
     """
     # each checkpoint holds the trained tensors and AdamW's two moments; a third is written before the first goes
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
@@ -83,7 +85,7 @@ def check_space(folder: Path, model: nn.Module) -> None:
     if free < needed:
         raise RLRRError(
             f"The disk of {folder} has {free >> 20} MiB free and the run needs about {needed >> 20} MiB: free some "
-            "space, or give another --output."
+            "space, or give another `output`."
         )
 
 
@@ -93,7 +95,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole."""
+    """Return the newest checkpoint that is whole."""
     return max(filter(_is_whole, _checkpoints(folder)), key=_step, default=None)
 
 
@@ -105,8 +107,13 @@ def remove_incomplete(folder: Path) -> None:
 
 
 def checkpoint_epoch(checkpoint: Path) -> float:
-    """The number of epochs a checkpoint has seen."""
+    """Return the number of epochs that a checkpoint has seen."""
     return _state(checkpoint)["epoch"]
+
+
+def ended_early(checkpoint: Path) -> bool:
+    """Whether training was to end with this checkpoint, as early stopping has it."""
+    return _state(checkpoint)["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -127,7 +134,7 @@ def _is_whole(checkpoint: Path) -> bool:
         _state(checkpoint)  # Trainer writes it last
         with safe_open(checkpoint / TENSORS, "pt"):
             pass
-        for path in (checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*")):
+        for path in (*(checkpoint / name for name in _TORCH_FILES), *checkpoint.glob("rng_state*")):
             zipfile.ZipFile(path).close()
     except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
@@ -17,24 +16,23 @@ from peft import PeftModel
 from torch import nn
 from transformers import TrainerState, set_seed
 
-from rlrr.adapters.folder import load_trained_state, save_adapter, trained_state
+from rlrr.adapters.folder import save_adapter
 from rlrr.adapters.record import RECORD, Record, backbone_record, library_versions, read_record
 from rlrr.backbones import Backbone, load_backbone
 from rlrr.backbones.families import classifier_names
 from rlrr.data import ImageData, Split, data_source, load_data
 from rlrr.data.digest import data_digest
-from rlrr.errors import RLRRError, UsageError
-from rlrr.files import cannot_write
+from rlrr.errors import RLRRError, Stopped, UsageError
+from rlrr.files import cannot_write, is_full, no_space
 from rlrr.inference.evaluate import evaluate_split
 from rlrr.inference.predict import Classifier
 from rlrr.methods.apply import apply_method
 from rlrr.methods.trainable import check_adapted, parameter_counts
 from rlrr.recipes.files import write_recipe
 from rlrr.recipes.recipe import Recipe
-from rlrr.training.attention import fastest_attention
+from rlrr.training.callbacks import Progress
 from rlrr.training.compiling import compile_model
-from rlrr.training.deviation import deviations, ended_by_deviation
-from rlrr.training.frozen import hold_frozen_in_bf16
+from rlrr.training.deviation import check_measurable
 from rlrr.training.images import TrainingImages, preprocessing, training_images
 from rlrr.training.memory import forget_peak, peak_memory
 from rlrr.training.output import (
@@ -42,11 +40,13 @@ from rlrr.training.output import (
     check_output,
     check_space,
     checkpoint_epoch,
+    ended_early,
     last_checkpoint,
     remove_incomplete,
     remove_run,
 )
-from rlrr.training.trainer import Progress, keeps_best, make_trainer, resolve_precision
+from rlrr.training.precision import fastest_attention, resolve_precision
+from rlrr.training.trainer import keeps_best, make_trainer
 
 BEST_TEST_EPOCH = "best test epoch: the test images chose it, as in published practice; not comparable with others"
 
@@ -60,17 +60,24 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     one is kept), and the test images, if there are any, are touched after that, once; but see `Recipe.protocol`.
 
     Args:
-        recipe: What to train.
-        output: Folder of the run: the adapter, `recipe.yaml`, `metrics.jsonl`, `tensorboard/` and, until the run
-            is finished, `checkpoints/`.
+        recipe: The training to do.
+        output: Folder of the run: the adapter, `recipe.yaml`, `metrics.jsonl`, `tensorboard/` (if TensorBoard is
+            installed) and, until the run is finished, `checkpoints/`.
         resume: Go on from the last checkpoint of a run that was stopped; a finished run is left as it is.
         overwrite: Delete an earlier run in `output` first.
 
     Returns:
-        What `rlrr.json` says of the adapter.
+        The record of the adapter, as in `rlrr.json`.
 
     Raises:
-        RLRRError: for bad input, a loss that is not finite, a full disk, or Ctrl-C.
+        Stopped: Ctrl-C or a signal stopped the training.
+        RLRRError: the input is bad, a loss is not finite, or the disk is full.
+
+    Example:
+        >>> import rlrr
+        >>> recipe = rlrr.Recipe(data="sample:mnist", model="vit_small_focus", image_size=70, epochs=1)
+        >>> record = rlrr.train(recipe, "run")
+        >>> record.metrics["test_accuracy"]
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("Training runs in one process and on one GPU: start it without torchrun.")
@@ -86,6 +93,8 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     forget_peak()
     backbone, model = build(recipe, len(data.classes))
     images = training_images(recipe, data, backbone.data_config)
+    if recipe.log_deviation:
+        check_measurable(model)
     check_space(folder, model)
     if recipe.compile:
         compile_model(model)
@@ -97,6 +106,8 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         remove_incomplete(folder / CHECKPOINTS)
         trainer = make_trainer(recipe, folder, model, len(data.classes), images, progress)
         checkpoint = last_checkpoint(folder / CHECKPOINTS)
+        if checkpoint and ended_early(checkpoint):  # Trainer would go on with it
+            trainer.args.num_train_epochs = checkpoint_epoch(checkpoint)
         with fastest_attention(model, resolve_precision(recipe.precision)):  # the test is as `rlrr evaluate` measures
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.keep_average()
@@ -106,15 +117,18 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         record = _record(recipe, data, backbone, images, model, trainer.state, bool(test))
         record.metrics.update(train_seconds=round(trainer.seconds, 1), peak_memory_mb=peak_memory(), device=_device())
         if test:
-            record = _tested(_as_loaded(recipe, model, len(data.classes)), record, test, recipe)
+            record = _tested(model, record, test, recipe)
         written = save_adapter(folder, model, record)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the adapter is safe now
     return written
 
 
 def _announce(recipe: Recipe, images: TrainingImages, backbone: Backbone, model: nn.Module, classes: int) -> None:
+    """Log what is trained, on what, and in which precision."""
     counts = parameter_counts(model)
-    everything = sum(parameter.numel() for parameter in model.parameters())
+    total = sum(parameter.numel() for parameter in model.parameters())
+    if isinstance(model, PeftModel):  # PEFT keeps the untrained classifier too
+        total -= counts["head"]
     purpose = "test after each epoch" if recipe.protocol == "paper" else "choose the epoch"
     logger.info(
         "%s on %s: %d images to train on, %s%d classes; %s of %s parameters are trained, in %s",
@@ -124,13 +138,13 @@ def _announce(recipe: Recipe, images: TrainingImages, backbone: Backbone, model:
         f"{len(images.watched)} to {purpose}, " if images.watched else "",
         classes,
         f"{sum(counts.values()):,}",
-        f"{everything - counts['head'] * isinstance(model, PeftModel):,}",  # PEFT keeps the untrained classifier too
+        f"{total:,}",
         resolve_precision(recipe.precision),
     )
 
 
 def build(recipe: Recipe, num_classes: int) -> tuple[Backbone, nn.Module]:
-    """The backbone of a recipe and, around the same weights, the model to train.
+    """Load the backbone of a recipe and build, around the same weights, the model to train.
 
     The classifier starts at zero, as in the paper's code.
     """
@@ -147,40 +161,28 @@ def build(recipe: Recipe, num_classes: int) -> tuple[Backbone, nn.Module]:
     for name in classifier_names(backbone.model):
         for parameter in backbone.model.get_submodule(name).parameters():
             nn.init.zeros_(parameter)
-    model = apply_method(backbone.model, recipe.method, recipe.rank, recipe.target_modules, **recipe.rlrr_settings())
+    model = apply_method(backbone.model, recipe.method, recipe.settings)
     if isinstance(model, PeftModel):
         check_adapted(model, torch.zeros(1, *backbone.data_config["input_size"]))
-    if recipe.frozen == "bf16":
-        hold_frozen_in_bf16(model, resolve_precision(recipe.precision))
     return backbone, model
-
-
-def _as_loaded(recipe: Recipe, model: nn.Module, num_classes: int) -> nn.Module:
-    """The trained model as `load` will give it, with the backbone's weights as they were before they were rounded."""
-    if recipe.frozen == "fp32":
-        return model
-    exact = build(replace(recipe, frozen="fp32"), num_classes)[1]
-    load_trained_state(exact, trained_state(model), "the model")
-    return exact.to(next(model.parameters()).device)
 
 
 @contextmanager
 def _stops_explained(folder: Path) -> Iterator[None]:
-    """Turn Ctrl-C and a full disk into one sentence, and leave only whole checkpoints behind."""
+    """Put a stop and a full disk into one sentence, and leave only whole checkpoints behind."""
     try:
         yield
-    except KeyboardInterrupt:
-        kept = last_checkpoint(folder / CHECKPOINTS)
-        state = f"epoch {checkpoint_epoch(kept):g} is saved" if kept else "before the first checkpoint"
-        raise RLRRError(
-            f"Stopped: {state}. Run the same command with --resume (and without --overwrite) to go on."
-        ) from None
+    except KeyboardInterrupt as interrupt:
+        checkpoint = last_checkpoint(folder / CHECKPOINTS)
+        state = f"epoch {checkpoint_epoch(checkpoint):g} is saved" if checkpoint else "before the first checkpoint"
+        message = f"Stopped: {state}. Train again with `resume`, and without `overwrite`, to go on."
+        raise Stopped.by(interrupt, message) from None
     except OSError as error:
         raise cannot_write(folder, error) from error
-    except RuntimeError as error:
-        if "inline_container" not in str(error):  # where torch.save writes, with errors of this one kind
+    except RuntimeError as error:  # the only kind that torch.save raises
+        if not is_full(folder):
             raise
-        raise cannot_write(folder, OSError(errno.ENOSPC, "")) from error
+        raise no_space(folder) from error
     finally:
         remove_incomplete(folder / CHECKPOINTS)
 
@@ -194,7 +196,17 @@ def _record(
     state: TrainerState,
     tests: bool,
 ) -> Record:
-    """What is known of a run before its test, if it `tests`."""
+    """Collect what is known of a run before its test.
+
+    Args:
+        recipe: The recipe.
+        data: The data set.
+        backbone: The backbone.
+        images: The images that were trained on and measured.
+        model: The trained model.
+        state: The trainer's, after training.
+        tests: Whether a test follows.
+    """
     return Record(
         method=recipe.method,
         backbone=backbone_record(backbone, recipe.weights),
@@ -212,7 +224,7 @@ def _record(
             "test_sha256": data_digest(data.test) if recipe.protocol == "paper" and data.test else None,
             "skipped": list(images.skipped),
         },
-        protocol=_protocol(recipe, state, tests),
+        protocol=_protocol(recipe, tests),
         metrics=_kept(recipe, state),
         parameters=parameter_counts(model),
         versions=library_versions(),
@@ -220,14 +232,14 @@ def _record(
 
 
 def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe) -> Record:
-    """The record with the accuracy on the test images, which are touched here for the first time."""
+    """Add the accuracy on the test images, which are touched here for the first time, to a record."""
     try:
         with torch.compiler.set_stance("force_eager"):  # as `rlrr evaluate` will
             result = evaluate_split(Classifier(model, record), test, "test", recipe.bad_images)
         digest = data_digest(test)
     except RLRRError as error:
         raise RLRRError(
-            f"{error}\nThe training is done and kept: mend the test images, then run again with --resume."
+            f"{error}\nThe training is done and kept: mend the test images, then train again with `resume`."
         ) from error
     data = {"test": result.images, "test_sha256": digest, "skipped": [*record.data["skipped"], *result.skipped]}
     return replace(
@@ -237,22 +249,19 @@ def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe) -> Re
     )
 
 
-def _protocol(recipe: Recipe, state: TrainerState, tests: bool) -> str:
-    """How the reported number came about, in words."""
+def _protocol(recipe: Recipe, tests: bool) -> str:
+    """Say in words how the reported number came about."""
     if recipe.protocol == "paper":
         return BEST_TEST_EPOCH
     if not recipe.validates:
         kept = "last epoch, trained on the validation images too"
     else:
         kept = "best epoch on validation" if keeps_best(recipe) else "last epoch"
-    if ended_by_deviation(state, recipe.stop_deviation):
-        moved = deviations(state)[-1]
-        kept += f"; training ended after epoch {round(state.epoch)}, {moved:.1%} from pre-training"
     return f"{kept}; test read once, after it" if tests else f"{kept}; no test"
 
 
 def _kept(recipe: Recipe, state: TrainerState) -> dict[str, Any]:
-    """Number of the epoch whose weights were kept, and what was measured after it."""
+    """Return the epoch whose weights were kept, and the accuracy measured after it."""
     step = state.best_global_step if keeps_best(recipe) else state.global_step
     measured = [record for record in state.log_history if record["step"] == step and "eval_accuracy" in record]
     if not measured:

@@ -11,11 +11,11 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR
 
 from rlrr.recipes.recipe import Recipe
 
-_FIRST, _LAST = 1e-7, 1e-8  # the paper's: where the warm-up starts, and the floor
+_FIRST, _LAST = 1e-7, 1e-8  # the paper's start of the warm-up, and its floor
 
 
 def epoch_rates(recipe: Recipe, peak: float) -> list[float]:
-    """The learning rate of each epoch, for the schedules "paper" and "restarts".
+    """Compute the learning rate of each epoch, for the schedules "paper" and "restarts".
 
     As in the paper's code, the scheduler is told of an epoch when that epoch is over, so that the rate lags by one:
     the first two epochs have the same. Cooldown is at the floor in the paper's schedule; restarts run on through it.
@@ -33,7 +33,7 @@ def epoch_rates(recipe: Recipe, peak: float) -> list[float]:
 
 
 def make_scheduler(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int) -> LambdaLR | None:
-    """The scheduler of a recipe, to be stepped after each step of the optimiser; None leaves it to Trainer.
+    """Make the scheduler of a recipe, to be stepped after each step of the optimiser; None leaves it to Trainer.
 
     In fp16, Trainer steps neither where gradients overflow, as in the first few steps: epochs of the schedule begin as
     many steps late.

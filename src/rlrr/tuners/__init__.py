@@ -1,20 +1,13 @@
-"""Methods as PEFT tuners, one folder each; importing this registers them with PEFT."""
+"""Methods as PEFT tuners, one folder each, on the bases in this folder; importing this registers all with PEFT."""
 
-from peft import mapping
+from importlib import import_module
 
-from rlrr.errors import RLRRError
-from rlrr.tuners.rlrr import RLRRConfig, RLRRModel, RLRRType, frozen_norms
+from rlrr.tuners.base import frozen_norms
+from rlrr.tuners.registration import METHODS
 
+for _name in METHODS:
+    import_module(f"rlrr.tuners.{_name}")
 
-def _register() -> None:
-    registered = mapping.PEFT_TYPE_TO_CONFIG_MAPPING.get(RLRRType.RLRR)
-    if registered not in (None, RLRRConfig):
-        raise RLRRError("This PEFT has an RLRR of its own: install peft<0.22, or use PEFT's.")
-    mapping.PEFT_TYPE_TO_CONFIG_MAPPING[RLRRType.RLRR] = RLRRConfig
-    mapping.PEFT_TYPE_TO_TUNER_MAPPING[RLRRType.RLRR] = RLRRModel
-    mapping.PEFT_TYPE_TO_PREFIX_MAPPING[RLRRType.RLRR] = RLRRModel.prefix
-
-
-_register()
+from rlrr.tuners.rlrr import RLRRConfig, RLRRModel  # noqa: E402
 
 __all__ = ["RLRRConfig", "RLRRModel", "frozen_norms"]

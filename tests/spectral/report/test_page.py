@@ -104,7 +104,7 @@ def test_runs_with_nothing_to_show_still_have_their_table(tmp_path: Path, analys
 @pytest.mark.usefixtures("undrawn")
 def test_every_picture_says_how_to_read_it_and_its_words_have_the_numbers_of_each_run(tmp_path: Path) -> None:
     html = page(tmp_path, NEAR, FAR)
-    captions = re.findall("<figcaption>(.*?)</figcaption>", html)
+    captions = re.findall("<figcaption>(.*?)</figcaption>", html, re.DOTALL)
     words = re.findall('<svg [^>]*aria-label="(.*?)"', html)
     assert len(captions) == len(words) == len(re.findall("<h3>", html)) == 10
     assert all(len(caption) > 80 for caption in captions)

@@ -193,14 +193,12 @@ def test_adapters_without_a_classifier_are_combined():
 
 
 REFUSED = {
-    "There is no adapter 'flower': the model has default, flowers, birds. Did you mean flowers": {
-        "adapters": ["default", "flower"]
-    },
+    "default, flowers, birds, not 'flower'. Did you mean flowers": {"adapters": ["default", "flower"]},
     "There are 2 adapters and 1 weights": {"weights": [1.0]},
     "There are 0 adapters and 0 weights": {"adapters": [], "weights": []},
     "must be finite numbers, not [1.0, nan]": {"weights": [1.0, math.nan]},
     "must be finite numbers, not [1.0, inf]": {"weights": [1.0, math.inf]},
-    "must be exact or average, not 'linear'": {"combination_type": "linear"},
+    "exact, average, not 'linear'": {"combination_type": "linear"},
     "There is an adapter 'birds' already": {"adapter_name": "birds"},
     "'a.b' cannot be the name of an adapter": {"adapter_name": "a.b"},
     "'attn' cannot be the name of an adapter": {"adapter_name": "attn"},

@@ -99,7 +99,7 @@ def test_stacked_blocks_and_groups_have_input_vectors_of_their_own():
 
 def test_adapters_that_scale_and_that_rescale_do_not_share_a_layer():
     model = adapted(nn.Conv2d(3, 4, 3))
-    with pytest.raises(RLRRError, match="'other' has another setting of convolutions than the adapter that 0 has"):
+    with pytest.raises(RLRRError, match="'other' adapts 0 in another form"):
         model.add_adapter("other", RLRRConfig(target_modules=["0"], convolutions="scale"))
 
 
@@ -225,8 +225,8 @@ def test_a_resnets_convolutions_can_be_scaled_instead():
     assert not any("scale_out" in name for name, _ in model.named_parameters())
 
 
-# Table 12 prints 0.08 M and 0.29 M for ResNet-18 with the 100 classes of CIFAR-100. `docs/methods.md` has the ways to
-# count that agree and those that do not; for ResNet-50 we know of no printed count.
+# Table 12 prints 0.08 M and 0.29 M for ResNet-18 with the 100 classes of CIFAR-100. `docs/methods/rlrr.md` has the ways
+# to count that agree and those that do not; for ResNet-50 we know of no printed count.
 HEAD = {"resnet18": 51_300, "resnet50": 204_900}
 TABLE_12 = {
     ("resnet18", 1): (79_609, "0.08"),

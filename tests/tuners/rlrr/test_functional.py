@@ -21,13 +21,26 @@ from rlrr.tuners.rlrr.functional import (
 )
 
 OUT, IN, ROWS = 6, 4, 5
-FORMS = [
-    pytest.param(sides, rank, blocks, residual, multiply, id=f"{sides}-r{rank}-b{blocks}-{residual=}-{multiply=}")
-    for sides, rank, blocks, residual, multiply in itertools.product(
-        ("both", "in", "out"), (1, 3), (1, 3), (True, False), (True, False)
+FORM = {"sides": ("both", "in", "out"), "rank": (1, 3), "blocks": (1, 3)}
+FORM |= {"residual": (True, False), "multiply": (True, False)}
+
+
+def sampled(**factors):
+    """Parametrize by all combinations; a sample that holds each three values together is run, the others in soak."""
+    combinations = list(itertools.product(*factors.values()))
+    triples = {one: set(itertools.combinations(enumerate(one), 3)) for one in combinations}
+    missing, sample = set().union(*triples.values()), set()
+    while missing:
+        best = max(combinations, key=lambda one: len(triples[one] & missing))
+        sample.add(best)
+        missing -= triples[best]
+    return pytest.mark.parametrize(
+        list(factors),
+        [
+            pytest.param(*one, id="-".join(map(str, one)), marks=[] if one in sample else pytest.mark.soak)
+            for one in combinations
+        ],
     )
-]
-every_form = pytest.mark.parametrize(("sides", "rank", "blocks", "residual", "multiply"), FORMS)
 
 
 def vectors(sides, rank, blocks, *rows):
@@ -59,15 +72,14 @@ def weight():
     return torch.randn(OUT, IN, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@every_form
+@sampled(**FORM)
 def test_the_rescaled_weight_is_the_formula_of_the_paper(weight, sides, rank, blocks, residual, multiply):
     pair = vectors(sides, rank, blocks)
     changed = weight + rescaling(weight, *pair, residual=residual, multiply_weight=multiply)
     torch.testing.assert_close(changed, changed_weight(weight, *pair, residual, multiply))
 
 
-@pytest.mark.parametrize("tile", [2, 2**18])
-@every_form
+@sampled(**FORM, tile=(2, 2**18))
 def test_the_norm_of_the_change_is_that_of_the_dense_one(
     weight, sides, rank, blocks, residual, multiply, tile, monkeypatch
 ):
@@ -89,8 +101,7 @@ def test_the_norm_of_no_change_is_zero_and_of_one_that_is_not_finite_not_a_numbe
     assert math.isnan(rescaling_norm(weight, scale_out * torch.nan, scale_in))
 
 
-@pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 7), (ROWS, 2, 3)], ids=["vectors", "tokens", "pixels"])
-@every_form
+@sampled(**FORM, shape=((ROWS,), (ROWS, 7), (ROWS, 2, 3)))
 def test_rows_with_vectors_of_their_own_equal_one_dense_weight_each(
     weight, sides, rank, blocks, residual, multiply, shape
 ):
@@ -109,7 +120,7 @@ def test_rows_with_vectors_of_their_own_equal_one_dense_weight_each(
             torch.testing.assert_close(result[row], dense)
 
 
-@every_form
+@sampled(**FORM)
 def test_gradients_equal_finite_differences(weight, sides, rank, blocks, residual, multiply):
     pair = [None if v is None else v.requires_grad_() for v in vectors(sides, rank, blocks)]
     assert torch.autograd.gradcheck(
@@ -161,8 +172,7 @@ def gradients(output, given):
     return torch.autograd.grad(loss, [tensor for tensor in given if tensor is not None and tensor.requires_grad])
 
 
-@pytest.mark.parametrize(("bias", "shift"), [(True, True), (True, False), (False, True), (False, False)])
-@every_form
+@sampled(**FORM, bias=(True, False), shift=(True, False))
 def test_the_rescaled_linear_has_the_values_and_gradients_of_autograd(
     sides, rank, blocks, residual, multiply, bias, shift
 ):
@@ -175,7 +185,7 @@ def test_the_rescaled_linear_has_the_values_and_gradients_of_autograd(
             assert (one - other).abs().max() <= tolerance * other.abs().max()
 
 
-@every_form
+@sampled(**FORM)
 def test_the_gradients_of_the_rescaled_linear_equal_finite_differences(sides, rank, blocks, residual, multiply):
     form = {"residual": residual, "multiply_weight": multiply}
     assert torch.autograd.gradcheck(lambda *given: rescaled_linear(*given, **form), arguments(sides, rank, blocks))
@@ -280,6 +290,7 @@ def _one_of_two(rank, store, queue):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_average_its_gradients(tmp_path):
     given = arguments()
     queue = multiprocessing.get_context("spawn").SimpleQueue()
@@ -305,13 +316,25 @@ def test_where_first_tokens_are_all_that_there_is_they_are_taken():
     assert weights.flatten().tolist() == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("share", [0.75, 0.5])
-@pytest.mark.parametrize(("sides", "rank", "blocks"), [("both", 1, 3), ("both", 2, 1), ("in", 1, 1), ("out", 1, 1)])
-def test_the_mean_of_estimated_gradients_is_the_exact_one(sides, rank, blocks, share):
+@pytest.mark.parametrize(
+    ("sides", "rank", "blocks", "share", "count"),
+    [
+        ("both", 1, 3, 0.75, 400),
+        ("both", 2, 1, 0.5, 400),
+        ("in", 1, 1, 0.5, 400),
+        ("out", 1, 1, 0.75, 400),
+        *(
+            pytest.param(*form, share, 2000, marks=pytest.mark.soak)
+            for form in (("both", 1, 3), ("both", 2, 1), ("in", 1, 1), ("out", 1, 1))
+            for share in (0.75, 0.5)
+        ),
+    ],
+)
+def test_the_mean_of_estimated_gradients_is_the_exact_one(sides, rank, blocks, share, count):
     given = arguments(sides, rank, blocks)
     exact = gradients(plain(*given), given)
     torch.manual_seed(0)
-    draws = [gradients(rescaled_linear(*given, tokens=share), given) for _ in range(2000)]
+    draws = [gradients(rescaled_linear(*given, tokens=share), given) for _ in range(count)]
     exact_names = {0, len(exact) - 1}  # x, and the shift
     for index, (one, *estimates) in enumerate(zip(exact, *draws, strict=True)):
         stacked = torch.stack(estimates)

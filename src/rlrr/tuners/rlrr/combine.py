@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from rlrr.errors import RLRRError, did_you_mean
+from rlrr.tuners.base import RLRRError
+from rlrr.tuners.config import TunerConfig, check_choice
 from rlrr.tuners.rlrr.config import RLRRConfig
 
 KINDS = ("exact", "average")
@@ -19,26 +20,23 @@ MAY_DIFFER = {"rank", "init_weights", "gradient_tokens"}
 def combined_config(
     configs: Mapping[str, RLRRConfig], adapters: Sequence[str], weights: Sequence[float], kind: str
 ) -> RLRRConfig:
-    """The settings of the weighted sum of adapters.
+    """Give the settings of the weighted sum of adapters.
 
     Raises:
         RLRRError: they cannot be combined in that way.
     """
-    if kind not in KINDS:
-        raise RLRRError(f"combination_type must be exact or average, not {kind!r}.{did_you_mean(str(kind), KINDS)}")
+    check_choice("combination_type", kind, KINDS)
     if len(adapters) != len(weights) or not adapters:
         raise RLRRError(f"There are {len(adapters)} adapters and {len(weights)} weights: give one weight for each.")
-    if unknown := [name for name in adapters if name not in configs]:
-        raise RLRRError(
-            f"There is no adapter {unknown[0]!r}: the model has {', '.join(configs)}."
-            f"{did_you_mean(unknown[0], configs)}"
-        )
+    for name in adapters:
+        check_choice("adapters", name, configs)
     if not all(map(math.isfinite, weights)):
         raise RLRRError(f"The weights must be finite numbers, not {list(weights)}.")
     first, *others = (configs[name] for name in adapters)
     for name, other in zip(adapters[1:], others, strict=True):
         # only what the settings say themselves, and not PEFT's notes of where an adapter comes from
-        settings = RLRRConfig.__annotations__.keys() - (MAY_DIFFER if kind == "exact" else MAY_DIFFER - {"rank"})
+        settings = TunerConfig.__annotations__.keys() | RLRRConfig.__annotations__.keys()
+        settings -= MAY_DIFFER if kind == "exact" else MAY_DIFFER - {"rank"}
         if differing := sorted(key for key in settings if getattr(first, key) != getattr(other, key)):
             raise RLRRError(f"{adapters[0]!r} and {name!r} cannot be combined: they differ in {', '.join(differing)}.")
     if not first.residual and not math.isclose(sum(weights), 1, abs_tol=1e-6):
@@ -51,7 +49,7 @@ def combined_config(
 
 
 def combined_module(modules: Sequence[nn.Module], weights: Sequence[float]) -> nn.Module:
-    """A frozen module whose parameters are the weighted sums of those of modules of one kind.
+    """Make a frozen module whose parameters are the weighted sums of those of modules of one kind.
 
     Raises:
         RLRRError: the parameters differ in shape.

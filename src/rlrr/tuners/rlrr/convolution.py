@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,22 +18,22 @@ class Convolution(Rescaled):
     Groups are blocks: each has `rlrr_scale_in` of its own, so that a depthwise convolution has (out, r, kw).
     """
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, config: RLRRConfig, blocks: int) -> None:
+    def describe(self, base_layer: nn.Module, **options: Any) -> None:
         self.in_features, self.out_features = base_layer.in_channels, base_layer.out_channels
-        super().__init__(base_layer, adapter_name, config, blocks)
 
-    def as_matrix(self, weight: Tensor) -> Tensor:  # noqa: D102
+    def as_matrix(self, weight: Tensor) -> Tensor:
         return kernel_matrix(weight)
 
-    def from_matrix(self, matrix: Tensor) -> Tensor:  # noqa: D102
+    def from_matrix(self, matrix: Tensor) -> Tensor:
         return matrix_kernel(matrix, self.frozen[0].shape).contiguous()
 
-    def start(self, config: RLRRConfig, blocks: int) -> tuple[Tensor | None, ...]:  # noqa: D102
-        return super().start(config, math.lcm(blocks, self.get_base_layer().groups))
+    def blocks(self, config: RLRRConfig) -> int:
+        """Count the blocks: groups of channels, where they are more than the stacked projections."""
+        return math.lcm(super().blocks(config), self.get_base_layer().groups)
 
-    def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:  # noqa: D102
+    def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         return self.get_base_layer()._conv_forward(x, weight, bias)
 
     def separates(self, x: Tensor, adapters: int) -> bool:
-        """Always: kernels do not factor over samples as a linear's weight does."""
+        """Always run a mixed batch adapter by adapter: kernels do not factor over samples as a linear's weight does."""
         return True

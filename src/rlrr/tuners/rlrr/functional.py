@@ -1,9 +1,8 @@
 """The mathematics of RLRR (Dong et al., CVPR 2024, arXiv 2403.19067) as pure functions of tensors.
 
-A weight is (out, in). The paper writes `x W` with W (in, out), so its left vector runs over inputs and its right
-one over outputs; here they are named by what they index: `scale_in` and `scale_out`. Where several projections are
-stacked along `out`, as in a fused qkv, each block may have input vectors of its own. The kernel of a convolution is
-seen as a matrix too (supplement G).
+A weight is (out, in). The paper writes `x W` with W (in, out), so its left vector runs over inputs and its right one
+over outputs; here the vectors are named by what they index: `scale_in` and `scale_out`. Where several projections are
+stacked along `out`, as in a fused qkv, each block may have input vectors of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _TILE = 2**18  # numbers of a weight: 1 MB of float32
 
 
 def scale_matrix(scale_out: Tensor | None, scale_in: Tensor | None) -> Tensor:
-    """The matrix S that meets the weight element by element (Eq. 18; rank r: supplement F), block by block.
+    """Compute the matrix S that multiplies the weight element by element (Eq. 18; rank r: supplement F), by block.
 
     Args:
         scale_out: (out, r), or None if that side is not rescaled.
@@ -48,7 +47,7 @@ def rescaling(
     residual: bool = True,
     multiply_weight: bool = True,
 ) -> Tensor:
-    """What RLRR adds to a frozen weight: S ⊙ W, so that W' = W + S ⊙ W = (1 + S) ⊙ W (Eq. 16 and 20).
+    """Compute RLRR's update of a frozen weight: S ⊙ W, so that W' = W + S ⊙ W = (1 + S) ⊙ W (Eq. 16 and 20).
 
     Args:
         weight: (out, in), frozen.
@@ -75,7 +74,7 @@ def rescaling_norm(
     residual: bool = True,
     multiply_weight: bool = True,
 ) -> float:
-    """The Frobenius norm of `rescaling`, `‖W' - W‖`, in float64 and without making it.
+    """Compute the Frobenius norm of the update, `‖W' - W‖`, in float64 and without making it.
 
     With S the sum of terms `l_k r_kᵀ`, `‖S ⊙ W‖² = Σ_kl (l_k ⊙ l_l)ᵀ (W ⊙ W) (r_k ⊙ r_l)`: O(r² out in) operations, on
     one tile of the weight after the other.
@@ -112,7 +111,7 @@ def _tile_rows(columns: int) -> int:
 
 
 def _tiles(scale_in: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The vectors (r, in) of each fused block with `_TILE` numbers, by rows, of all tensors (out, ...) at a time."""
+    """Yield, block by block, its vectors and matching row slices of all tensors, about `_TILE` numbers per slice."""
     blocks = (tensor.view(len(scale_in), -1, tensor.shape[-1]) for tensor in tensors)
     for vectors, *of_block in zip(scale_in, *blocks, strict=True):
         for rows in zip(*(tensor.split(_tile_rows(scale_in.shape[-1])) for tensor in of_block), strict=True):
@@ -120,7 +119,7 @@ def _tiles(scale_in: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _products(terms: Tensor) -> Tensor:
-    """Of each two rows, and of each with itself, element by element: (r, n) to (r², n)."""
+    """Multiply all pairs of rows element by element: (r, n) -> (r * r, n)."""
     return (terms[:, None] * terms).flatten(0, 1)
 
 
@@ -132,7 +131,7 @@ def scale_gradients(
     *,
     multiply_weight: bool = True,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of the vectors from that of W': `∂S = ∂W' ⊙ W`, then `∂S scale_inᵀ` and `scale_outᵀ ∂S`.
+    """Compute the vectors' gradients from that of W': `∂S = ∂W' ⊙ W`, then `∂S scale_inᵀ` and `scale_outᵀ ∂S`.
 
     Args:
         gradient: (out, in), of W'; it is summed in the vectors' dtype, and may be written into.
@@ -171,7 +170,7 @@ def rescaled_linear(
     multiply_weight: bool = True,
     tokens: float = 1.0,
 ) -> Tensor:
-    """The linear `x W'ᵀ + b + shift`, which keeps nothing but its input for the backward pass.
+    """Compute the linear `x W'ᵀ + b + shift` and keep nothing but its input for the backward pass.
 
     Plain autograd would keep W' and the steps towards it, for every layer of the model. This makes W' again where it
     is needed and reduces its gradient to those of the vectors at once, so that neither outlives the layer's turn.
@@ -204,7 +203,7 @@ def rescaled_linear(
 
 
 def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """What `F.linear` multiplies in where tensors are of `dtype`: under autocast in its, unless they are double."""
+    """Give the dtype in which `F.linear` multiplies: autocast's, where it is on and the tensors are not double."""
     if torch.is_autocast_enabled(device.type) and dtype != torch.float64:
         return torch.get_autocast_dtype(device.type)
     return dtype
@@ -243,7 +242,7 @@ def _changed_weight(
     multiply_weight: bool,
     dtype: torch.dtype,
 ) -> Tensor:
-    """W' in a dtype, in as few passes over memory as there can be without a kernel of our own; not for autograd."""
+    """Make W' in a dtype, in as few passes over memory as there can be without a kernel; not for autograd."""
     in_tiles = weight.device.type == "cpu" and not torch.compiler.is_compiling() and multiply_weight
     if scale_out is not None and scale_in is not None and in_tiles:
         return _changed_in_tiles(weight, scale_out, scale_in, residual, dtype)
@@ -261,24 +260,23 @@ def _changed_weight(
 def _changed_in_tiles(
     weight: Tensor, scale_out: Tensor, scale_in: Tensor, residual: bool, dtype: torch.dtype
 ) -> Tensor:
-    """The same where both sides are rescaled, tile by tile, so that S never leaves the processor's cache."""
+    """Make W' where both sides are rescaled, tile by tile, so that S never leaves the processor's cache."""
     exact = torch.promote_types(weight.dtype, scale_out.dtype)
     scale_out, scale_in = scale_out.to(exact), scale_in.to(exact).view(-1, *scale_in.shape[-2:])
     if residual:  # 1 + S is the product of the vectors and one more pair, of ones
         scale_out, scale_in = F.pad(scale_out, (0, 1), value=1), F.pad(scale_in, (0, 0, 0, 1), value=1)
     changed = torch.empty_like(weight, dtype=dtype)
     scale = torch.empty(_tile_rows(weight.shape[1]), weight.shape[1], dtype=exact)
-    for vectors, of_rows, rows, its in _tiles(scale_in, scale_out, weight, changed):
+    for vectors, of_rows, rows, changed_rows in _tiles(scale_in, scale_out, weight, changed):
         torch.mm(of_rows, vectors, out=scale[: len(rows)])
-        torch.mul(scale[: len(rows)], rows, out=its)
+        torch.mul(scale[: len(rows)], rows, out=changed_rows)
     return changed
 
 
 def _used(grad: Tensor) -> Tensor | None:
-    """The rows of a gradient (rows, out) that are not zero, if they are few; None for all.
+    """Find the rows of a gradient (rows, out) that are not zero, if they are few; None for all.
 
-    In the last block of a ViT that classifies by its class token nothing depends on the other tokens. It is looked for
-    on a CPU alone, as a GPU would have to be waited for.
+    In the last block of a ViT with a class token nothing depends on the other tokens. A GPU would make us wait for it.
     """
     if grad.device.type != "cpu" or torch.compiler.is_compiling() or not len(grad) or grad[-1].any():
         return None
@@ -343,13 +341,13 @@ class _RescaledLinear(torch.autograd.Function):
 
 
 def kernel_matrix(kernel: Tensor) -> Tensor:
-    """A convolution's kernel (out, in, kh, kw) as a matrix (out kh, in kw): the rows of the kernel beside `out`."""
+    """View a kernel (out, in, kh, kw) as a matrix (out kh, in kw): the rows of the kernel stand beside `out`."""
     out, in_channels, height, width = kernel.shape
     return kernel.transpose(1, 2).reshape(out * height, in_channels * width)
 
 
 def matrix_kernel(matrix: Tensor, shape: torch.Size) -> Tensor:
-    """The kernel of that shape, (out, in, kh, kw), of which `matrix` is the `kernel_matrix`."""
+    """Make the kernel of that shape, (out, in, kh, kw), from its `kernel_matrix`."""
     out, in_channels, height, width = shape
     return matrix.reshape(out, height, in_channels, width).transpose(1, 2)
 
@@ -364,9 +362,9 @@ def rescaled_linear_by_row(
     residual: bool = True,
     multiply_weight: bool = True,
 ) -> Tensor:
-    """The linear `x W'ᵀ + bias` when every row has vectors of its own.
+    """Compute the linear `x W'ᵀ + bias` where every row has vectors of its own.
 
-    It makes no weight: `(S ⊙ W) x = Σ_k s_out_k ⊙ W (s_in_k ⊙ x)`, so that rows of any number of adapters of rank one
+    No weight is made: `(S ⊙ W) x = Σ_k s_out_k ⊙ W (s_in_k ⊙ x)`, so that rows of any number of adapters of rank one
     cost one more product with the frozen weight. Sums are made in place, as memory costs about what the products do.
 
     Args:

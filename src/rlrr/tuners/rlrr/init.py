@@ -14,7 +14,7 @@ SPREAD = 0.02  # standard deviation about 1 of the scales that the paper's code 
 
 
 def scales(config: RLRRConfig, rows: int, columns: int, blocks: int) -> tuple[Tensor | None, Tensor | None]:
-    """Scales of a weight (rows, columns): Kaiming-uniform as in the paper's code, or what `init_weights` says.
+    """Draw the scales of a weight (rows, columns): Kaiming-uniform as in the paper's code, or as `init_weights` says.
 
     The fan-in of `scale_out` is the rank, so that the paper's starts in ±√6 at rank 1 whatever the width, and S,
     the product of both sides, has root mean square 2/√columns at every rank. The other distributions of Table 10
@@ -42,10 +42,10 @@ def scales(config: RLRRConfig, rows: int, columns: int, blocks: int) -> tuple[Te
 
 
 def _start(config: RLRRConfig) -> bool | str:
-    """`init_weights`, and for "paper" what trains where the paper's code has no such variant and so no start.
+    """Resolve "paper" for variants that the paper's code does not have.
 
-    Its Kaiming bounds are those of a product of two sides beside the residual. One side alone would begin at ±√6, and
-    without the residual nothing would be left of W.
+    The code's Kaiming bounds are those of a product of two sides beside the residual. One side alone would begin at
+    ±√6, and without the residual nothing would be left of W.
     """
     if config.init_weights != "paper":
         return config.init_weights
@@ -57,7 +57,7 @@ def _start(config: RLRRConfig) -> bool | str:
 
 
 def _bounds(config: RLRRConfig, start: bool | str, columns: int) -> tuple[float, float]:
-    """Of what `_uniform` draws on each side, or a distribution of the same root mean square."""
+    """Give the half-widths of the uniform start of scale_out and scale_in; others have the same root mean square."""
     if start not in DISTRIBUTIONS:
         return math.sqrt(6 / config.rank), math.sqrt(6 / columns)
     if not config.residual:
@@ -70,14 +70,14 @@ def _bounds(config: RLRRConfig, start: bool | str, columns: int) -> tuple[float,
 
 
 def shift(config: RLRRConfig, features: int) -> Tensor | None:
-    """Shift of a linear or of a rescaled convolution: 0, but for `init_weights=False`."""
+    """Make the shift of a linear or of a rescaled convolution: 0, but for `init_weights=False`."""
     if not config.shift:
         return None
     return torch.randn(features) * SPREAD if config.init_weights is False else torch.zeros(features)
 
 
 def affine(config: RLRRConfig, features: int) -> tuple[Tensor, Tensor | None]:
-    """Scale and shift after a norm: N(1, 0.02) and N(0, 0.02) as in the paper's code; 1 and 0 for an exact start."""
+    """Draw scale and shift after a norm: N(1, 0.02) and N(0, 0.02) as in the paper's code; 1 and 0 if exact."""
     spread = 0.0 if config.init_weights in (True, "constant") else SPREAD
     scale = 1 + spread * torch.randn(features)
     return scale, spread * torch.randn(features) if config.shift else None
@@ -95,7 +95,7 @@ def _constant(shape: tuple[int, ...], bound: float) -> Tensor:
     return torch.full(shape, bound / math.sqrt(3))
 
 
-# By name; each of the root mean square that a uniform distribution in ±bound has.
+# Each has the root mean square of a uniform distribution in ±bound.
 DISTRIBUTIONS: dict[str, Callable[[tuple[int, ...], float], Tensor]] = {
     "normal": _normal,
     "uniform": _uniform,

@@ -1,0 +1,10 @@
+from .adapters.combine import combine as combine
+from .errors import RLRRError as RLRRError
+from .inference.evaluate import evaluate as evaluate
+from .inference.predict import load as load
+from .interop.merge import merge as merge
+from .recipes.recipe import Recipe as Recipe
+from .spectral.analyze import analyze as analyze
+from .training.run import train as train
+from .tuners import RLRRConfig as RLRRConfig
+from .tuners import RLRRModel as RLRRModel

@@ -1,0 +1,129 @@
+"""The families whose anatomy is known, and the names that files of weights use.
+
+A family is one `Family` and its rows in `FAMILIES`. Regexes of parts that are adapted by default are written into the
+settings of every adapter: two adapters can be combined only if they have the same, so leave them as they are.
+"""
+
+from __future__ import annotations
+
+import re
+
+from rlrr.backbones.anatomy import Family
+
+_TIMM_BLOCK = {
+    "attn": (r"{block}\.attn\.(?:qkv|proj)",),
+    "attn.module": (r"{block}\.attn",),
+    "attn.qkv": (r"{block}\.attn\.qkv",),
+    "attn.proj": (r"{block}\.attn\.proj",),
+    "attn_norm": (r"{block}\.norm1",),
+    "mlp.module": (r"{block}\.mlp",),
+    "mlp.fc2": (r"{block}\.mlp\.fc2",),
+    "mlp_norm": (r"{block}\.norm2",),
+}
+_TIMM_VIT = Family(
+    inside=("timm_model",),
+    block=r"blocks\.{index}",
+    modules={
+        **_TIMM_BLOCK,
+        "mlp": (r"{block}\.mlp\.fc\w+",),
+        "mlp.fc1": (r"{block}\.mlp\.fc1\w*",),  # two, if the MLP is gated
+        "norm": (r"{block}\.norm[12]", "norm", "fc_norm"),
+        "final_norm": ("norm", "fc_norm"),
+        "patch_embed": (r"patch_embed\.proj",),
+    },
+    adapted=("attn", "mlp", "norm", "patch_embed"),
+    heads=("head", "head_dist"),
+    fused_blocks={"qkv": 3},
+)
+_TIMM_SWIN = Family(
+    inside=("timm_model",),
+    block=r"layers\.\d+\.blocks\.{index}",
+    modules={
+        **_TIMM_BLOCK,
+        "mlp": (r"{block}\.mlp\.fc[12]",),
+        "mlp.fc1": (r"{block}\.mlp\.fc1",),
+        "norm": (r"{block}\.norm[12]", "norm"),
+        "final_norm": ("norm",),
+        "patch_embed": (r"patch_embed\.proj",),
+        "downsample": (r"layers\.\d+\.downsample\.reduction",),
+    },
+    adapted=("attn", "mlp", "norm", "downsample"),
+    heads=("head.fc",),
+)
+_TIMM_RESNET = Family(
+    inside=("timm_model",),
+    block=r"layer\d+\.{index}",
+    modules={
+        "conv": (r"{block}\.conv[123]",),
+        "downsample": (r"{block}\.downsample\.0", r"{block}\.downsample\.1"),  # in ResNet-D after a pooling
+        "stem": ("conv1", r"conv1\.[036]"),
+    },
+    adapted=("conv", "downsample", "stem"),
+    heads=("fc",),
+    convolutions="rescale",
+)
+_MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
+_TRANSFORMERS_VIT = Family(
+    inside=_MODEL_TYPES,
+    block=r"(?:encoder\.)?layers?\.{index}",
+    modules={
+        "attn": (r"{block}\.attention\.[qkvo]_proj",),
+        "attn.module": (r"{block}\.attention",),
+        "attn.qkv": (r"{block}\.attention\.[qkv]_proj",),
+        "attn.proj": (r"{block}\.attention\.o_proj",),
+        "attn_norm": (r"{block}\.(?:layernorm_before|norm1)",),
+        "mlp": (r"{block}\.mlp\.(?:fc[12]|\w+_proj)",),
+        "mlp.module": (r"{block}\.mlp",),
+        "mlp.fc1": (r"{block}\.mlp\.(?:fc1|gate_proj|up_proj)",),
+        "mlp.fc2": (r"{block}\.mlp\.(?:fc2|down_proj)",),
+        "mlp_norm": (r"{block}\.(?:layernorm_after|norm2)",),
+        "norm": (r"{block}\.(?:layernorm_before|layernorm_after|norm[12])", "layernorm"),
+        "final_norm": ("layernorm",),
+        "patch_embed": (r"embeddings\.patch_embeddings\.projection",),
+    },
+    adapted=("attn", "mlp", "norm", "patch_embed"),
+    heads=("classifier", "cls_classifier", "distillation_classifier"),
+)
+
+BY_CLASS = {"VisionTransformer": _TIMM_VIT, "SwinTransformer": _TIMM_SWIN, "ResNet": _TIMM_RESNET}
+"""Families by the class of the model, or a class that it inherits from."""
+
+BY_MODEL_TYPE = {name: _TRANSFORMERS_VIT for name in _MODEL_TYPES}
+"""Families by the `model_type` of transformers."""
+
+PREFIX_PARAMETERS = ("cls_token", "distillation_token", "register_tokens")
+"""Names of the tokens before the patches in transformers' models; timm's say how many they have."""
+
+# What follows tells a part by the name of a tensor alone, in files of weights as in models of any family.
+
+HEADS = ("head", "head_dist", "fc", "classifier", "cls_classifier", "distillation_classifier", "heads")
+"""Names of classifiers."""
+
+BLOCK_NAME = re.compile(  # staged models first: of "layers.1.blocks.0" the stage is not a block
+    r"(?:^|\.)(?:(?:layers|stages)\.\d+\.blocks|blocks(?:\.\d+)?|layer\d+|layers?(?!\.\d+\.downsample))\.\d+(?=\.)"
+)
+STACKED = re.compile(r"(?:timm_model\.)?(?:layers\.\d+\.)?blocks\.\d+\.attn\.qkv")
+"""Linears known to stack q, k and v one after the other; timm's models with "stages" stack them head by head."""
+
+RESIZED = re.compile(r"pos_embed|relative_position|relative_coords|rel_pos|attn_mask|attention_bias")
+"""Tables whose size follows the image size, under the names that timm's families give them."""
+
+POSITIONS = re.compile(r"pos(?:ition)?_embed|relative_position|rel_pos")
+"""Tables of positions, timm's and transformers'."""
+
+KINDS = {
+    "attention.output.dense": "proj",
+    "o_proj": "proj",
+    "out_proj": "proj",
+    "intermediate.dense": "fc1",
+    "output.dense": "fc2",
+    "q_proj": "q",
+    "k_proj": "k",
+    "v_proj": "v",
+    "query": "q",
+    "key": "k",
+    "value": "v",
+    "patch_embed.proj": "patch_embed",
+    "patch_embeddings.projection": "patch_embed",
+}
+"""One word for what different families call by different names, by the end of a module's name."""

@@ -1,0 +1,77 @@
+"""The methods: one row each. Only the standard library, since `rlrr train --help` and `Recipe` read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to fine-tune.
+
+    Attributes:
+        name: The method's name in recipes and on the command line.
+        title: The name that tables and legends show.
+        summary: What is trained, in one sentence.
+        paper: Where the method was published; "" for common practice.
+        learning_rate: Peak learning rate of AdamW where the recipe names none.
+        config: Import path of the PEFT config that holds the method's settings, as "peft:LoraConfig"; None for a
+            method that trains some of the model's own weights.
+        defaults: Settings in which we differ from the config's own defaults.
+        parts: Parts of a model family that are adapted by default (see `rlrr.backbones.families`); () for all.
+        select: The model's own weights to train, "head" or "everything", for a method without a config.
+        objective: Import path of the loss to train by; None for the usual one.
+    """
+
+    name: str
+    title: str
+    summary: str
+    paper: str
+    learning_rate: float
+    config: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
+    select: str | None = None
+    objective: str | None = None
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method(
+            name="rlrr",
+            title="RLRR",
+            summary="Low-rank rescaling of every linear; scale and shift after norms and the patch embedding.",
+            paper="Dong et al., Low-Rank Rescaled Vision Transformer Fine-Tuning, CVPR 2024, arXiv 2403.19067",
+            learning_rate=5e-3,
+            config="rlrr.tuners.rlrr:RLRRConfig",
+            parts=("attn", "mlp", "norm", "patch_embed"),
+        ),
+        Method(
+            name="linear",
+            title="Linear probe",
+            summary="The classifier alone, on the frozen backbone.",
+            paper="",
+            learning_rate=1e-2,
+            select="head",
+        ),
+        Method(
+            name="full",
+            title="Full fine-tuning",
+            summary="Every weight.",
+            paper="",
+            learning_rate=5e-5,
+            select="everything",
+        ),
+        Method(
+            name="lora",
+            title="LoRA",
+            summary="A low-rank term beside every linear of the blocks (PEFT's LoRA).",
+            paper="Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022, arXiv 2106.09685",
+            learning_rate=1e-3,
+            config="peft:LoraConfig",
+        ),
+    )
+}

@@ -1,0 +1,81 @@
+"""Layers whose output gains a scale and a shift per feature (SSF, arXiv 2210.08823), folded into weight and bias."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rlrr.tuners.reweighted import ReweightedLayer, Weights
+
+
+class AffineLayer(ReweightedLayer):
+    """A linear, LayerNorm or 2-d convolution with output `z * scale + shift`: W' = scale W, b' = scale b + shift.
+
+    For each adapter: `scale` and `shift`, (features), which cost no further pass over the output. A subclass names
+    both containers in `adapter_layer_names`, in this order, and gives `start`.
+    """
+
+    neutral = {"scale": 1, "shift": 0}  # noqa: RUF012
+
+    def describe(self, base_layer: nn.Module, **options: Any) -> None:
+        if isinstance(base_layer, nn.Conv2d):
+            self.in_features, self.out_features = base_layer.in_channels, base_layer.out_channels
+        elif isinstance(base_layer, nn.Linear):
+            self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
+        else:
+            self.in_features = self.out_features = math.prod(base_layer.normalized_shape)
+
+    def reweight(
+        self, weight: Tensor | None, bias: Tensor | None, config: Any, learned: Mapping[str, Tensor]
+    ) -> Weights:
+        scale, shift = learned["scale"], learned.get("shift")
+        new_weight = scale if weight is None else weight * _over_rows(scale, weight)
+        new_bias = None if bias is None else bias * scale
+        if shift is not None:
+            new_bias = shift if new_bias is None else new_bias + shift
+        return new_weight, new_bias
+
+    @torch.no_grad()
+    def weight_change(self) -> float:
+        """Compute the Frobenius norm of W' - W without making W'."""
+        weight, _ = self.frozen
+        change = sum(self.learned(name)["scale"].double() - 1 for name in self._present(None))
+        if not isinstance(change, Tensor):
+            return 0.0
+        if weight is None or weight.ndim == 1:
+            return torch.linalg.vector_norm(change if weight is None else change * weight).item()
+        rows = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=torch.float64)
+        return torch.linalg.vector_norm(change * rows).item()
+
+    def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        base: Any = self.get_base_layer()
+        if isinstance(base, nn.Linear):
+            return F.linear(x, weight, bias)
+        if isinstance(base, nn.Conv2d):
+            return base._conv_forward(x, weight, bias)
+        return F.layer_norm(x, base.normalized_shape, weight, bias, base.eps)
+
+    def forward_per_sample(self, x: Tensor, stacked: Mapping[str, Tensor], rows: Tensor, config: Any) -> Tensor:
+        result = self.base_layer(x).unflatten(0, (len(rows), -1))
+        shape = [len(rows), *[1] * (result.ndim - 1)]
+        # features stand in dimension 1 of a convolution's output, in the last of a linear's or a norm's
+        shape[2 if isinstance(self.get_base_layer(), nn.Conv2d) else -1] = -1
+        result *= stacked["scale"][rows].to(result.dtype).view(shape)
+        if "shift" in stacked:
+            result += stacked["shift"][rows].to(result.dtype).view(shape)
+        return result.flatten(0, 1)
+
+
+def combined_scale(scales: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Sum the changes of scales from 1 with weights: 1 + Σ w (scale - 1)."""
+    weighted = torch.stack([weight * scale for weight, scale in zip(weights, scales, strict=True)]).sum(0)
+    return 1 - sum(weights) + weighted
+
+
+def _over_rows(vector: Tensor, weight: Tensor) -> Tensor:
+    return vector.view(-1, *[1] * (weight.ndim - 1))

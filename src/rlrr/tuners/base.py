@@ -1,0 +1,256 @@
+"""The tuner that all our methods share: it finds the modules to adapt, wraps them, and mixes adapters in a batch.
+
+PEFT's interface is used beyond its documentation here and in the other files of this folder, nowhere else in the
+package:
+
+- hooks of `BaseTuner` that are overridden: `prefix`, `tuner_layer_cls`, `target_module_mapping`,
+  `_prepare_adapter_config`, `_prepare_model`, `_create_and_replace`, `_replace_module`, `_enable_peft_forward_hooks`,
+  `_check_merge_allowed`, `_remove_adapter_name_from_key`, `inject_adapter`;
+- members of `BaseTunerLayer` that are set: `adapter_layer_names`, `other_param_names`, `merged_adapters`,
+  `_active_adapter`, `_disable_adapters`; called: `_move_adapter_to_device_of_base_layer`, `_cast_input_dtype`,
+  `_get_available_adapters`;
+- of `AuxiliaryTrainingWrapper`: `_adapters`; of `ModulesToSaveWrapper`: `modules_to_save`;
+- the functions `check_adapters_to_merge` and `get_pattern_key`; the word `__base__` for "no adapter".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import chain
+from typing import Any, ClassVar, Self
+
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from timm import layers as timm_layers
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rlrr.backbones.families import call_fused_linears, classifier_names, family_of, module_names
+from rlrr.errors import RLRRError
+from rlrr.tuners.config import TunerConfig, check_choice
+from rlrr.tuners.layer import AdaptedLayer
+from rlrr.tuners.names import BASE, check_adapter_name
+
+# A subclass with a forward of its own, as a LayerNorm2d or a standardised convolution, computes something else.
+_PLAIN = (nn.Linear, nn.LayerNorm, nn.Conv2d, timm_layers.Linear, timm_layers.LayerNorm, timm_layers.LayerNormFp32)
+_PLAIN_FORWARDS = {kind.forward for kind in _PLAIN}
+
+
+class NotMergeableError(RLRRError, NotImplementedError):
+    """An adapter that cannot be written into the weights of its backbone."""
+
+
+class VisionTuner(BaseTuner):
+    """A backbone with adapters.
+
+    A method gives `prefix`, `tuner_layer_cls` and `layer_class`; where it adapts other modules by default than the
+    family's linears, norms and patch embedding, also `default_parts`; and where all layers share tensors,
+    `shared_containers` and `start_shared`.
+
+    Args:
+        model: Any model with modules that the method adapts.
+        config: What to adapt and how.
+        adapter_name: Name of the adapter.
+    """
+
+    tuner_layer_cls = AdaptedLayer
+    # The family is told from the model: see _prepare_model.
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012
+    default_parts: ClassVar[tuple[str, ...] | None] = None
+    """Parts of a family that are adapted if `target_modules` is None; None for those that the family names itself."""
+    shared_containers: ClassVar[tuple[str, ...]] = ()
+    """Names of the dicts of tensors, by adapter, that all layers share and the tuner holds."""
+
+    def layer_class(self, base_layer: nn.Module, name: str, config: Any) -> type[AdaptedLayer] | None:
+        """Choose the class of layer that adapts a module; None if the method cannot adapt it.
+
+        Args:
+            base_layer: The module.
+            name: Its full name.
+            config: The adapter's settings.
+        """
+        raise NotImplementedError
+
+    def layer_options(self, base_layer: nn.Module, name: str) -> dict[str, Any]:
+        """Give what else the layer of a module takes, such as where its branch reads."""
+        return {}
+
+    def default_targets(self, model: nn.Module, config: Any) -> str | None:
+        """Find what is adapted if `target_modules` is None: a regex, or None for a family that is not known.
+
+        Raises:
+            RLRRError: the method does not adapt one of `config.parts`, or the model has no such part or block.
+        """
+        family = family_of(model)
+        layers = config.layers_to_transform
+        layers = [layers] if isinstance(layers, int) else layers
+        if self.default_parts is None:
+            return None if family is None else family.target_modules(model, layers, config.parts)
+        for part in config.parts or ():
+            check_choice("parts", part, self.default_parts)
+        parts = config.parts or self.default_parts
+        names = [name for part in parts for name in module_names(model, part, layers)]
+        return regex_of(names) if names else None
+
+    def within(self, name: str, part: str) -> str | None:
+        """Find the module of a part inside the module of a full name: its name from there; None if there is not one."""
+        inner = [inside for inside in module_names(self.model, part) if inside.startswith(f"{name}.")]
+        return inner[0].removeprefix(f"{name}.") if len(inner) == 1 else None
+
+    def start_shared(self, config: Any) -> Mapping[str, Tensor]:
+        """Make the tensors that all layers share, by container, for a new adapter."""
+        return {}
+
+    def check_name(self, adapter_name: str, model: nn.Module) -> None:
+        """Refuse a name with which PEFT would lose tensors of an adapter.
+
+        Raises:
+            RLRRError: see `check_adapter_name`.
+        """
+        containers = {name for layer in _subclasses(self.tuner_layer_cls) for name in layer.adapter_layer_names}
+        check_adapter_name(adapter_name, model, self.prefix, (*containers, *self.shared_containers))
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Refuse a name with which PEFT would lose tensors, then inject."""
+        self.check_name(adapter_name, model)
+        config = self.peft_config[adapter_name]
+        for name in self.shared_containers:
+            if not hasattr(self, name):
+                setattr(self, name, nn.ParameterDict())
+        for name, tensor in self.start_shared(config).items():
+            getattr(self, name)[adapter_name] = nn.Parameter(tensor, requires_grad=not config.inference_mode)
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        for norm in frozen_norms(model):
+            norm.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the mode, as for any module, but leave a frozen BatchNorm in evaluation mode.
+
+        Otherwise it would take the mean out of every shift before it, and its statistics would move away from those
+        that the adapter is saved without.
+        """
+        super().train(mode)
+        for norm in frozen_norms(self.model):
+            norm.eval()
+        return self
+
+    def _prepare_adapter_config(self, peft_config: TunerConfig, model_config: dict) -> TunerConfig:
+        return peft_config
+
+    def _prepare_model(self, peft_config: TunerConfig, model: nn.Module) -> None:
+        if peft_config.target_modules is None:
+            peft_config.target_modules = self.default_targets(model, peft_config)
+            if peft_config.target_modules is None:
+                raise RLRRError(
+                    f"There are no default target modules for {type(model).__name__}: name them in target_modules, "
+                    "a regex of full module names, such as '.*(qkv|proj|fc1|fc2)'."
+                )
+            # now part of the regex
+            peft_config.layers_to_transform = peft_config.layers_pattern = peft_config.parts = None
+            if peft_config.modules_to_save is None:
+                peft_config.modules_to_save = classifier_names(model) or None
+        call_fused_linears(model)
+
+    def _create_and_replace(
+        self,
+        peft_config: TunerConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        if isinstance(target, self.tuner_layer_cls):
+            if type(target) is not self.layer_class(target.base_layer, current_key, peft_config):
+                raise RLRRError(
+                    f"{adapter_name!r} adapts {current_key} in another form than the adapter that is there: give both "
+                    "the same settings, or load them one at a time."
+                )
+            target.update_layer(adapter_name, peft_config)
+            return
+        if isinstance(target, BaseTunerLayer):
+            raise RLRRError(f"{current_key} is adapted by another method already: merge or unload that one first.")
+        layer_class = self.layer_class(target, current_key, peft_config)
+        if layer_class is None:
+            raise RLRRError(
+                f"{type(peft_config).method} cannot adapt {current_key}, a {type(target).__name__}: leave it out of "
+                "target_modules or name it in exclude_modules."
+            )
+        shared = {name: getattr(self, name) for name in self.shared_containers}
+        options = self.layer_options(target, current_key)
+        setattr(parent, target_name, layer_class(target, adapter_name, peft_config, current_key, shared, **options))
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        # called on unloading: PEFT's own expects every module to have a weight
+        if isinstance(child, AdaptedLayer):
+            child.release()
+        setattr(parent, child_name, new_module)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Hand `adapter_names`, one for each sample, to every adapted layer and classifier."""
+        adapter_names = kwargs.pop("adapter_names", None)
+        if adapter_names is None:
+            yield
+            return
+        if self.training:
+            raise ValueError("Cannot pass `adapter_names` when the model is in training mode.")
+        unknown = sorted(set(adapter_names) - {BASE} - set(self.peft_config))
+        if unknown:
+            raise ValueError(f"Trying to infer with non-existing adapter(s): {', '.join(unknown)}")
+        images = next((value for value in chain(args, kwargs.values()) if isinstance(value, Tensor)), adapter_names)
+        if len(images) != len(adapter_names):
+            raise ValueError(
+                "Length of `adapter_names` should be the same as the number of inputs, but got "
+                f"{len(adapter_names)} and {len(images)} respectively."
+            )
+        with ExitStack() as hooks:  # so that they go also when forward fails
+            for module in self.modules():
+                if isinstance(module, (AdaptedLayer, AuxiliaryTrainingWrapper)):
+                    hook = partial(_pass_adapter_names, adapter_names=adapter_names)
+                    hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            yield
+
+
+def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Tell whether a module is one of these kinds and computes what its kind computes."""
+    return isinstance(module, kinds) and type(module).forward in _PLAIN_FORWARDS
+
+
+def regex_of(names: list[str]) -> str:
+    """Write a regex of exactly these module names."""
+    return "(?:" + "|".join(map(re.escape, names)) + ")"
+
+
+def frozen_norms(model: nn.Module) -> list[nn.Module]:
+    """Find the BatchNorms that are not trained, whose statistics no adapter holds: they stay in evaluation mode."""
+    norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
+    return [norm for norm in norms if not any(parameter.requires_grad for parameter in norm.parameters())]
+
+
+def _pass_adapter_names(
+    module: nn.Module, args: tuple, kwargs: dict[str, Any], adapter_names: list[str]
+) -> tuple[tuple, dict[str, Any]]:
+    return args, {**kwargs, "adapter_names": adapter_names}
+
+
+def _subclasses(layer_class: type[AdaptedLayer]) -> Iterator[type[AdaptedLayer]]:
+    yield layer_class
+    for subclass in layer_class.__subclasses__():
+        yield from _subclasses(subclass)
+
+
+__all__ = [
+    "NotMergeableError",
+    "RLRRError",
+    "VisionTuner",
+    "call_fused_linears",
+    "family_of",
+    "frozen_norms",
+    "is_plain",
+    "regex_of",
+]

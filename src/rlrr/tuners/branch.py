@@ -1,0 +1,211 @@
+"""Layers with a module of their own beside, behind or before a frozen one, or on the residual stream.
+
+What such a branch computes is no change of the frozen weights, so that it is not merged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from rlrr.tuners.base import NotMergeableError, VisionTuner
+from rlrr.tuners.config import TunerConfig
+from rlrr.tuners.layer import AdaptedLayer, by_group, grouped, slots_of
+from rlrr.tuners.names import BASE
+
+Where = Literal["beside", "behind", "before", "stream"]
+
+
+class BranchLayer(AdaptedLayer):
+    """A frozen module and, for each adapter, a branch whose output is added.
+
+    `where` says what the branch B reads and where its output goes, with M the frozen module:
+
+    - beside: M(x) + B(x)
+    - behind: y + B(y), y = M(x)
+    - before: M(x + B(x))
+    - stream: M(x) + B(z), where M is a whole block and z the input of its module `reads`, such as the residual stream
+      before the norm of the MLP
+
+    A method names one container in `adapter_layer_names` and gives `make_branch`.
+    """
+
+    where: ClassVar[Where] = "beside"
+
+    _stream: Tensor | None = None
+
+    def describe(self, base_layer: nn.Module, reads: str | None = None, **options: Any) -> None:
+        """Set the features of the branch, and listen to the module that it reads.
+
+        Args:
+            base_layer: The frozen module.
+            reads: Name, within a block, of the module whose input the branch reads.
+            **options: Unused.
+        """
+        reader = base_layer.get_submodule(reads) if reads else base_layer
+        self.in_features, self.out_features = features(reader)
+        if reads:
+            reader.register_forward_pre_hook(self._keep_stream)
+
+    def make_branch(self, config: Any) -> nn.Module:
+        """Make a branch, from (..., in_features) to (..., out_features), at its start."""
+        raise NotImplementedError
+
+    def start(self, config: TunerConfig) -> Mapping[str, nn.Module]:
+        return {self.adapter_layer_names[0]: self.make_branch(config)}
+
+    def forward_adapted(self, x: Tensor, adapter_names: Sequence[str], *args: Any, **kwargs: Any) -> Any:
+        return self._run(lambda source: self._update(source, adapter_names), x, *args, **kwargs)
+
+    def forward_mixed(self, x: Tensor, adapter_names: Sequence[str], *args: Any, **kwargs: Any) -> Any:
+        return self._run(lambda source: self._update_mixed(source, adapter_names), x, *args, **kwargs)
+
+    def forward_per_sample(
+        self, x: Tensor, stacked: Mapping[str, Tensor], rows: Tensor, config: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run each sample under the adapter in its own row of stacked tensors.
+
+        Args:
+            x: (samples * k, ...).
+            stacked: Tensors of the adapters' branches, by container without prefix and path, (adapters, ...).
+            rows: (samples), the row of each sample's adapter, int64.
+            config: Settings that the adapters share.
+            *args: What else the frozen module takes.
+            **kwargs: Likewise.
+        """
+        return self._run(lambda source: self._update_per_sample(source, stacked, rows, config), x, *args, **kwargs)
+
+    def delta(self, x: Tensor, adapter_names: Sequence[str] | None = None) -> Tensor:
+        """Compute what adapters add to the base output.
+
+        Args:
+            x: Input of the layer.
+            adapter_names: Adapters side by side; None for the active ones.
+        """
+        names = self._present(adapter_names)
+        if self.where == "before":
+            return self.base_layer(x + self._update(x, names)) - self.base_layer(x)
+        output = self.base_layer(x)
+        return self._update(self._source(x, output), names).view_as(output)
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Refuse: a branch is no change of the frozen weights.
+
+        Raises:
+            NotMergeableError: always.
+        """
+        raise NotMergeableError(f"The branch beside {self.module_name} cannot be written into its weights.")
+
+    def unmerge(self) -> None:
+        """Do nothing, as nothing can be merged."""
+
+    def release(self) -> None:
+        """Take the hook on the module that is read out of the block."""
+        for module in self.base_layer.modules():
+            for key, hook in list(module._forward_pre_hooks.items()):
+                if getattr(hook, "__self__", None) is self:
+                    del module._forward_pre_hooks[key]
+
+    def _run(self, update: Callable[[Tensor], Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if self.where == "before":
+            return self.base_layer(x + update(x), *args, **kwargs)
+        result = self.base_layer(x, *args, **kwargs)
+        output, *rest = result if isinstance(result, tuple) else (result,)  # a transformers block may give a tuple
+        # Swin's stream is (batch, tokens, features) inside a block whose output is (batch, height, width, features)
+        output = output + update(self._source(x, output)).view_as(output)
+        return (output, *rest) if isinstance(result, tuple) else output
+
+    def _source(self, x: Tensor, output: Tensor) -> Tensor:
+        if self.where == "behind":
+            return output
+        if self._stream is None:
+            return x
+        stream, self._stream = self._stream, None
+        return stream
+
+    def _keep_stream(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._stream = args[0]
+
+    def _update(self, source: Tensor, adapter_names: Sequence[str]) -> Tensor:
+        branches = getattr(self, self.adapter_layer_names[0])
+        updates = [self._call(branches[name], source) for name in adapter_names]
+        return torch.stack(updates).sum(0) if len(updates) > 1 else updates[0]
+
+    def _update_mixed(self, source: Tensor, adapter_names: Sequence[str]) -> Tensor:
+        names = [name if name in self.configs else BASE for name in adapter_names]
+        keys = [BASE if name == BASE else self.form(name) for name in names]
+
+        def run(key: Any, group: Tensor, members: Sequence[int]) -> Tensor:
+            if key == BASE:
+                return group.new_zeros(*group.shape[:-1], self.out_features)
+            slots, rows = slots_of([names[sample] for sample in members])
+            if len(slots) == 1:
+                return self._update(group, slots)
+            rows_on_device = torch.tensor(rows, device=group.device)
+            return self._update_per_sample(group, self.stacked(slots), rows_on_device, self.configs[slots[0]])
+
+        return by_group(source, len(names), grouped(keys), run)
+
+    def _update_per_sample(self, source: Tensor, stacked: Mapping[str, Tensor], rows: Tensor, config: Any) -> Tensor:
+        with torch.device("meta"):  # the structure alone
+            branch = self.make_branch(config).train(self.training)
+        container = self.adapter_layer_names[0].removeprefix(self.prefix)
+        tensors = {name.removeprefix(f"{container}."): tensor[rows] for name, tensor in stacked.items()}
+        samples = source.unflatten(0, (len(rows), -1))
+        run = vmap(lambda tensors, sample: self._call(branch, sample, tensors), randomness="different")
+        return run(tensors, samples).flatten(0, 1)
+
+    def _call(self, branch: nn.Module, source: Tensor, tensors: dict[str, Tensor] | None = None) -> Tensor:
+        """Run a branch in the dtype of its tensors, but for autocast; the result has the dtype of its input."""
+        dtype = next(iter(tensors.values() if tensors else branch.parameters())).dtype
+        given = source if torch.is_autocast_enabled(source.device.type) else source.to(dtype)
+        result = functional_call(branch, tensors, (given,)) if tensors else branch(given)
+        return result.to(source.dtype)
+
+    def _new_container(self, name: str) -> nn.Module:
+        return nn.ModuleDict()
+
+    def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[Any, Any]:
+        """Give device and dtype of a block, which has no weight of its own."""
+        tensor = next(base_layer.parameters(), None)
+        return (None, None) if tensor is None else (tensor.device, tensor.dtype)
+
+
+class BranchTuner(VisionTuner):
+    """A backbone with branches."""
+
+    tuner_layer_cls = BranchLayer
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        # PEFT's own finds the name at most one level above a tensor, and a branch may be deeper
+        containers = "|".join(re.escape(name) for name in cls.tuner_layer_cls.adapter_layer_names)
+        pattern = rf"\.({containers})\.{re.escape(adapter_name)}\."
+        shorter, count = re.subn(pattern, r".\1.", key, count=1)
+        return shorter if count else super()._remove_adapter_name_from_key(key, adapter_name)
+
+    def _check_merge_allowed(self) -> None:
+        raise NotMergeableError(
+            f"{self.prefix.rstrip('_')} adds branches, which no weight can hold: keep the adapter beside its backbone."
+        )
+
+
+def features(module: nn.Module) -> tuple[int, int]:
+    """Give the numbers of input and output features of a module: of a linear, a norm, or what holds linears.
+
+    An attention or MLP takes and gives what its first and last linear do. (0, 0) if nothing tells.
+    """
+    if isinstance(module, BaseTunerLayer):
+        module = module.get_base_layer()
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    if shape := getattr(module, "normalized_shape", None):
+        return shape[-1], shape[-1]
+    linears = [inner for inner in module.modules() if isinstance(inner, nn.Linear)]
+    return (linears[0].in_features, linears[-1].out_features) if linears else (0, 0)

@@ -1,0 +1,226 @@
+"""The adapted layer that all our methods share: adapters and their tensors, and mixed batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from rlrr.tuners.config import TunerConfig
+from rlrr.tuners.names import BASE
+
+
+class AdaptedLayer(nn.Module, BaseTunerLayer):
+    """A base module with what each adapter has learned for it.
+
+    A subclass names the containers of its tensors in `adapter_layer_names`, each a dict by adapter whose name begins
+    with the tuner's prefix. A container that all layers share is held by the tuner and given as `shared`.
+
+    Args:
+        base_layer: The frozen module.
+        adapter_name: Name of the first adapter.
+        config: The settings of that adapter.
+        module_name: Full name of the module in its model.
+        shared: Containers held by the tuner, by name.
+        **options: What the tuner's `layer_options` gives, for `describe`.
+    """
+
+    other_param_names = ("configs",)
+
+    prefix: ClassVar[str]
+    """Prefix of the tuner, such as "rlrr_"."""
+    mergeable: ClassVar[bool] = False
+    """Whether what is learned can be written into the base module's weights."""
+    mixable: ClassVar[bool] = True
+    """Whether each sample of a batch may have an adapter of its own."""
+    combinable: ClassVar[bool] = False
+    """Whether a weighted sum of adapters is an adapter."""
+    splittable: ClassVar[bool] = True
+    """Whether `delta` gives what the adapters add to the base output."""
+    neutral: ClassVar[Mapping[str, float]] = {}
+    """Value of each learned tensor, by its name without prefix, that leaves the module as it was."""
+    decays: ClassVar[tuple[str, ...]] = ()
+    """Patterns (fnmatch) of full names of one-dimensional tensors that take weight decay all the same."""
+
+    def __init__(
+        self,
+        base_layer: nn.Module,
+        adapter_name: str,
+        config: TunerConfig,
+        module_name: str = "",
+        shared: Mapping[str, nn.ParameterDict] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.module_name = module_name
+        self.configs: dict[str, Any] = {}
+        self.merged_adapters: list[str] = []
+        self._disable_adapters = False
+        self._active_adapter = adapter_name
+        for name in self.adapter_layer_names:
+            if shared and name in shared:
+                self.__dict__[name] = shared[name]  # not as a module: the tuner saves and moves it, once for all layers
+            else:
+                setattr(self, name, self._new_container(name))
+        self.describe(base_layer, **options)
+        self.update_layer(adapter_name, config)
+
+    def describe(self, base_layer: nn.Module, **options: Any) -> None:
+        """Set what `start` needs of the base module, such as `in_features` and `out_features`.
+
+        Args:
+            base_layer: The frozen module.
+            **options: What the tuner's `layer_options` gives.
+        """
+
+    def update_layer(self, adapter_name: str, config: TunerConfig) -> None:
+        """Add one adapter at its start."""
+        self.configs[adapter_name] = config
+        self._set_learned(adapter_name, self.start(config))
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def start(self, config: TunerConfig) -> Mapping[str, Tensor | nn.Module | None]:
+        """Make what a new adapter begins with, by container; None, or no entry, where it has nothing there."""
+        raise NotImplementedError
+
+    def forward_mixed(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:
+        """Run each sample under its own adapter.
+
+        Args:
+            x: (samples * k, ...): windowed attention splits each sample into k consecutive rows.
+            adapter_names: (samples); `__base__`, or an adapter that this layer has not, leaves a sample as it is.
+        """
+        raise NotImplementedError
+
+    def forward_adapted(self, x: Tensor, adapter_names: Sequence[str], *args: Any, **kwargs: Any) -> Tensor:
+        """Run the whole batch under these adapters, which act side by side."""
+        raise NotImplementedError
+
+    def delta(self, x: Tensor, adapter_names: Sequence[str] | None = None) -> Tensor:
+        """Compute what adapters add to the base output for `x`; those that are active if none are named."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, *args: Any, adapter_names: list[str] | None = None, **kwargs: Any) -> Any:
+        """Run the layer under the active adapters, or each sample under its own of `adapter_names`.
+
+        Raises:
+            ValueError: adapters are merged, or rows cannot be told apart by sample, in a mixed batch.
+        """
+        if self.disable_adapters:
+            if self.merged:
+                self.unmerge()
+            return self.base_layer(x, *args, **kwargs)
+        if adapter_names is not None:
+            self._check_mixed(x, adapter_names)
+            return self.forward_mixed(x, adapter_names, *args, **kwargs)
+        names = self._present(None)
+        if self.merged or not names:
+            return self.base_layer(x, *args, **kwargs)
+        return self.forward_adapted(x, names, *args, **kwargs)
+
+    def release(self) -> None:
+        """Let go of the base module, which is put back in the layer's place."""
+
+    def learned(self, adapter_name: str) -> dict[str, Any]:
+        """Collect what one adapter has learned here, by container without prefix."""
+        containers = {name.removeprefix(self.prefix): getattr(self, name) for name in self.adapter_layer_names}
+        return {name: values[adapter_name] for name, values in containers.items() if adapter_name in values}
+
+    def _new_container(self, name: str) -> nn.Module:
+        return nn.ParameterDict()
+
+    def _set_learned(
+        self, adapter_name: str, values: Mapping[str, Tensor | nn.Module | None], trainable: bool = True
+    ) -> None:
+        for name, value in values.items():
+            if value is not None:
+                is_tensor = isinstance(value, Tensor)
+                getattr(self, name)[adapter_name] = nn.Parameter(value, requires_grad=trainable) if is_tensor else value
+
+    def _present(self, adapter_names: Sequence[str] | None) -> list[str]:
+        """List those of the adapters, or of the active ones, that this layer has."""
+        names = self.active_adapters if adapter_names is None else adapter_names
+        return [name for name in names if name in self.configs]
+
+    def _check_mixed(self, x: Tensor, adapter_names: Sequence[str]) -> None:
+        if self.merged:
+            raise ValueError(
+                "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
+            )
+        if len(x) % len(adapter_names):
+            raise ValueError(
+                f"An adapted layer got {len(x)} rows for {len(adapter_names)} samples: it cannot tell whose they are."
+            )
+
+    def form(self, adapter_name: str) -> tuple[Any, ...]:
+        """Tell what two adapters must have in common for their tensors to be stacked."""
+        tensors = _flat(self.learned(adapter_name))
+        return self.configs[adapter_name].form, tuple((name, tensor.shape) for name, tensor in tensors.items())
+
+    def stacked(self, adapter_names: Sequence[str]) -> dict[str, Tensor]:
+        """Stack the tensors of adapters of one form: by name without prefix, (adapters, ...)."""
+        tensors = [_flat(self.learned(name)) for name in adapter_names]
+        return {name: torch.stack([of_one[name] for of_one in tensors]) for name in tensors[0]}
+
+    def __repr__(self) -> str:
+        return self.prefix.replace("_", ".") + super().__repr__()
+
+
+def _flat(learned: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors by name; those of a module by its name and their own."""
+    flat: dict[str, Tensor] = {}
+    for name, value in learned.items():
+        if isinstance(value, nn.Module):
+            flat |= {f"{name}.{path}": tensor for path, tensor in value.named_parameters()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def by_group(
+    x: Tensor, samples: int, groups: Mapping[Any, Sequence[int]], run: Callable[[Any, Tensor, Sequence[int]], Tensor]
+) -> Tensor:
+    """Run groups of samples one after the other and put their outputs in the order of the batch.
+
+    Args:
+        x: (samples * k, ...).
+        samples: Number of samples.
+        groups: Indices of the samples of each group.
+        run: Takes a group's key, its rows (members * k, ...) and its indices.
+    """
+    if len(groups) == 1:
+        ((key, members),) = groups.items()
+        return run(key, x, members)
+    by_sample = x.unflatten(0, (samples, -1))
+    result = None
+    for key, members in groups.items():
+        index = torch.tensor(members, device=x.device)
+        part = run(key, by_sample.index_select(0, index).flatten(0, 1), members)
+        part = part.unflatten(0, (len(members), -1))
+        if result is None:
+            result = part.new_empty(samples, *part.shape[1:])
+        result[index] = part
+    assert result is not None, "a batch has a sample"
+    return result.flatten(0, 1)
+
+
+def grouped(keys: Sequence[Any]) -> dict[Any, list[int]]:
+    """Group the indices of equal keys, in the order of their first."""
+    groups: dict[Any, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    return groups
+
+
+def slots_of(adapter_names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """List the adapters that occur, each once, and the place of each sample's adapter among them."""
+    slots = list(dict.fromkeys(adapter_names))
+    return slots, [slots.index(name) for name in adapter_names]
+
+
+__all__ = ["BASE", "AdaptedLayer", "by_group", "grouped", "slots_of"]

@@ -1,0 +1,253 @@
+"""Layers whose adapters amount to another weight and bias: W' and b' in place of the frozen W and b.
+
+Merging keeps references to the frozen weight and bias, so that unmerging is exact and a second adapter meets the
+frozen weight and not one that is merged already. What is learned is float32 even on a half-precision backbone (PEFT's
+default); an effective weight is made in that dtype and used in the backbone's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from peft.tuners.tuners_utils import check_adapters_to_merge
+from torch import Tensor, nn
+
+from rlrr.tuners.layer import AdaptedLayer, by_group, grouped, slots_of
+from rlrr.tuners.names import BASE
+
+Weights = tuple[Tensor | None, Tensor | None]
+"""A weight and a bias; None for one that a layer does not have."""
+
+
+class ReweightedLayer(AdaptedLayer):
+    """A layer under another weight and bias.
+
+    A method gives `start`, `reweight` and `call_base`; where it has a faster form than a weight made anew also
+    `call_anew` (training), `forward_per_sample` and `separates` (mixed batches), or `weight_change`. Where dropout or
+    noise stands inside its update it sets `trains_by_delta` and gives `delta`.
+    """
+
+    mergeable = True
+    trains_by_delta: ClassVar[bool] = False
+    """Whether training adds `delta` to the base output, in place of a call with another weight."""
+
+    _frozen: Weights | None = None  # while merged
+    _cached: tuple[Any, Weights, list[Tensor]] | None = None  # see _cached_weights
+
+    def reweight(
+        self, weight: Tensor | None, bias: Tensor | None, config: Any, learned: Mapping[str, Tensor]
+    ) -> Weights:
+        """Compute weight and bias under one adapter, in the dtype of what it has learned.
+
+        Args:
+            weight: The frozen weight, in the base layer's shape; None for a norm that has none.
+            bias: The frozen bias, or None.
+            config: The adapter's settings.
+            learned: Its tensors, by container without prefix; what it does not have is missing.
+        """
+        raise NotImplementedError
+
+    def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        """Run the base layer with another weight and bias; linear in both."""
+        raise NotImplementedError
+
+    def separates(self, x: Tensor, adapters: int) -> bool:
+        """Tell whether a mixed batch of so many adapters is run adapter by adapter, each with a weight of its own."""
+        return False
+
+    def forward_per_sample(self, x: Tensor, stacked: Mapping[str, Tensor], rows: Tensor, config: Any) -> Tensor:
+        """Run each sample under the adapter in its own row of stacked tensors.
+
+        Args:
+            x: (samples * k, ...).
+            stacked: Tensors of the adapters, by container without prefix, (adapters, ...).
+            rows: (samples), the row of each sample's adapter, int64.
+            config: Settings that the adapters share.
+        """
+
+        def run(row: int, group: Tensor, members: Sequence[int]) -> Tensor:
+            learned = {name: tensor[row] for name, tensor in stacked.items()}
+            return self.call_base(group, *self._cast(self.reweight(*self.frozen, config, learned)))
+
+        return by_group(x, len(rows), grouped(rows.tolist()), run)
+
+    @property
+    def frozen(self) -> Weights:
+        """Weight and bias before any merge."""
+        if self._frozen is not None:
+            return self._frozen
+        base: Any = self.get_base_layer()
+        return base.weight, base.bias
+
+    def effective(self, adapter_names: Sequence[str]) -> Weights:
+        """Compute weight and bias under adapters side by side, each of which adds its change to the frozen ones."""
+        changed = [self.reweight(*self.frozen, self.configs[name], self.learned(name)) for name in adapter_names]
+        if len(changed) == 1:
+            return self._cast(changed[0])
+        weight, bias = self.frozen
+        weights, biases = zip(*changed, strict=True)
+        return self._cast((_sum_of_changes(weight, weights, 1.0), _sum_of_changes(bias, biases, 0.0)))
+
+    def get_delta_weight(self, adapter_name: str) -> Tensor:
+        """Compute W' - W of one adapter, in the dtype of what it has learned; W is 1 in a norm without weight."""
+        weight, bias = self.frozen
+        changed, _ = self.reweight(weight, bias, self.configs[adapter_name], self.learned(adapter_name))
+        assert changed is not None, "an adapted layer has a weight"
+        return changed - (1.0 if weight is None else weight)
+
+    @torch.no_grad()
+    def weight_change(self) -> float:
+        """Compute the Frobenius norm of W' - W under the active adapters."""
+        names = self._present(None)
+        if not names:
+            return 0.0
+        change = sum(self.get_delta_weight(name).double() for name in names)
+        assert isinstance(change, Tensor), "there are adapters"
+        return torch.linalg.vector_norm(change).item()
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Put the effective weight and bias in place of the frozen ones.
+
+        Args:
+            safe_merge: Leave the layer as it is if the result is not finite.
+            adapter_names: Adapters to merge; None for the active ones.
+
+        Raises:
+            ValueError: `safe_merge` and the result is not finite.
+        """
+        names = self._present(check_adapters_to_merge(self, adapter_names))
+        if not names:
+            return
+        with torch.no_grad():
+            merged = self.effective([*self.merged_adapters, *names])
+        if safe_merge and not all(tensor is None or torch.isfinite(tensor).all() for tensor in merged):
+            raise ValueError(f"NaNs detected in the merged weights. The adapter {names[0]} seems to be broken")
+        base = self.get_base_layer()
+        if self._frozen is None:
+            self._frozen = tuple(None if p is None else p.data for p in (base.weight, base.bias))
+        self._set_base(*merged)
+        self.merged_adapters.extend(names)
+
+    def unmerge(self) -> None:
+        """Put the frozen weight and bias back, bit for bit."""
+        if not self.merged or self._frozen is None:
+            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
+            return
+        like = self.get_base_layer().weight  # the model may have been moved or cast while merged
+        self._set_base(*(None if tensor is None else tensor.to(like) for tensor in self._frozen))
+        self._frozen = None
+        self.merged_adapters.clear()
+
+    def _set_base(self, weight: Tensor | None, bias: Tensor | None) -> None:
+        self._cached = None
+        base = self.get_base_layer()
+        for name, value in (("weight", weight), ("bias", bias)):
+            parameter = getattr(base, name)
+            if value is None or parameter is None:
+                setattr(base, name, None if value is None else nn.Parameter(value, requires_grad=False))
+            else:
+                parameter.data = value
+
+    def forward_adapted(self, x: Tensor, adapter_names: Sequence[str], *args: Any, **kwargs: Any) -> Tensor:
+        weight, _ = self.frozen
+        if weight is not None and not torch.is_autocast_enabled(x.device.type):
+            x = self._cast_input_dtype(x, weight.dtype)
+        if self.training and self.trains_by_delta:
+            return self.base_layer(x, *args, **kwargs) + self.delta(x, adapter_names)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.call_anew(x, adapter_names)
+        return self.call_base(x, *self._cached_weights(adapter_names, x.device))
+
+    def call_anew(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:
+        """Run the base layer under these adapters with a weight made for this call."""
+        return self.call_base(x, *self._made_weights(adapter_names, x.device))
+
+    def delta(self, x: Tensor, adapter_names: Sequence[str] | None = None) -> Tensor:
+        """Compute what adapters add to the base output: the base layer under W' - W and b' - b.
+
+        Args:
+            x: Input of the layer.
+            adapter_names: Adapters side by side; None for the active ones.
+        """
+        names = self._present(adapter_names)
+        if not names:
+            return torch.zeros_like(self.base_layer(x))
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = self.frozen
+            new_weight, new_bias = self.effective(names)
+            assert new_weight is not None, "an adapted layer has a weight"
+            change = new_weight - (1.0 if weight is None else weight)
+            if bias is not None and new_bias is not None:
+                new_bias = new_bias - bias
+        return self.call_base(x, change, new_bias)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the mode, as for any module; a weight that was kept is given up."""
+        self._cached = None
+        return super().train(mode)
+
+    def _made_weights(self, adapter_names: Sequence[str], device: torch.device) -> Weights:
+        """Make the effective weight and bias in the learned tensors' own dtype, under autocast too."""
+        with torch.autocast(device.type, enabled=False):
+            return self.effective(adapter_names)
+
+    @torch.no_grad()
+    def _cached_weights(self, adapter_names: Sequence[str], device: torch.device) -> Weights:
+        """Give the effective weight and bias, made again only if a tensor that goes into them has changed since.
+
+        A change made through `.data` is one that torch does not count: `eval()` after it makes all weights anew.
+        """
+        tensors = [tensor for tensor in self.frozen if tensor is not None]
+        for name in adapter_names:
+            tensors += self.learned(name).values()
+        if any(tensor.is_inference() for tensor in tensors):  # whose changes are not counted
+            return self._made_weights(adapter_names, device)
+        state = list(adapter_names), [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        if self._cached is None or self._cached[0] != state:
+            made = self._made_weights(adapter_names, device)
+            # the tensors are held so that no other one comes to stand at their address
+            self._cached = state, made, [tensor.detach() for tensor in tensors]
+            return made
+        return self._cached[1]
+
+    def forward_mixed(self, x: Tensor, adapter_names: Sequence[str], *args: Any, **kwargs: Any) -> Tensor:
+        names = [name if name in self.configs else BASE for name in adapter_names]
+        present = set(names)
+        if len(present) == 1:
+            return self.base_layer(x) if names[0] == BASE else self.forward_adapted(x, names[:1])
+        separate = self.separates(x, len(present))
+        keys = {name: name if name == BASE or separate else self.form(name) for name in present}
+
+        def run(key: Any, group: Tensor, members: Sequence[int]) -> Tensor:
+            if key == BASE:
+                return self.base_layer(group)
+            if separate:
+                return self.call_anew(group, [key])
+            slots, rows = slots_of([names[sample] for sample in members])
+            config = self.configs[slots[0]]
+            return self.forward_per_sample(group, self.stacked(slots), torch.tensor(rows, device=x.device), config)
+
+        return by_group(x, len(names), grouped([keys[name] for name in names]), run)
+
+    def _cast(self, weights: Weights) -> Weights:
+        """Cast an effective weight and bias to the frozen weight's dtype."""
+        frozen, _ = self.frozen
+        if frozen is None:
+            return weights
+        weight, bias = weights
+        return None if weight is None else weight.to(frozen.dtype), None if bias is None else bias.to(frozen.dtype)
+
+
+def _sum_of_changes(frozen: Tensor | None, changed: Sequence[Tensor | None], neutral: float) -> Tensor | None:
+    """Add the changes of several adapters to a frozen tensor, which is `neutral` where there is none."""
+    tensors = [tensor for tensor in changed if tensor is not None]
+    if not tensors:
+        return None
+    start = torch.full_like(tensors[0], neutral) if frozen is None else frozen
+    result = start
+    for tensor in tensors:
+        result = result + (tensor - start)
+    return result

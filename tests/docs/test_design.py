@@ -1,0 +1,64 @@
+"""docs/design.md, "Add a method": the page alone makes a method that every command knows."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import rlrr
+
+pytestmark = pytest.mark.slow
+
+PAGE = Path(__file__).parents[2] / "docs" / "design.md"
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    """A copy of the package in which the page's method has been added, as the page says."""
+    package = tmp_path_factory.mktemp("sources") / "rlrr"
+    shutil.copytree(Path(rlrr.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    folder = package / "tuners" / "nudge"
+    folder.mkdir()
+    files = {match[1]: block for block in blocks if (match := re.match(r"# (\w+\.py)\n", block))}
+    assert set(files) == {"__init__.py", "config.py", "layer.py", "model.py"}
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    (row,) = (block for block in blocks if block.startswith("Method("))
+    table = package / "methods" / "table.py"
+    head, end, _ = table.read_text(encoding="utf-8").rpartition("    )\n}")
+    table.write_text(head + textwrap.indent(row, " " * 8) + end + "\n", encoding="utf-8")
+    return package.parent
+
+
+def run(sources: Path, *arguments: str) -> str:
+    process = subprocess.run(
+        [sys.executable, "-m", "rlrr.cli.main", *arguments],
+        env={**os.environ, "PYTHONPATH": str(sources)},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def test_its_settings_parameters_and_capabilities_are_listed(sources):
+    text = run(sources, "methods", "nudge")
+    assert "start" in text
+    assert f"{12 * 9 * 768:,}" in text  # qkv, proj, fc1 and fc2 have 3, 1, 4 and 1 times 768 outputs
+
+
+def test_it_is_trained_evaluated_analysed_and_merged(sources, tiny_backbone, images, tmp_path):
+    folder = tmp_path / "run"
+    options = ("--method", "nudge", "--set", "start=0.1", "--epochs", "1", "--batch-size", "8", "--precision", "fp32")
+    run(sources, "train", str(images), "--model", tiny_backbone, *options, "--output", str(folder))
+    assert "accuracy" in run(sources, "evaluate", str(folder), str(images))
+    run(sources, "analyze", str(folder))
+    assert (folder / "analysis" / "report.html").exists()
+    run(sources, "merge", str(folder), "--output", str(tmp_path / "merged"))
+    assert (tmp_path / "merged" / "config.json").exists()

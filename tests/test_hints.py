@@ -1,0 +1,62 @@
+"""Type hints as the words of a message."""
+
+from typing import Any, Literal, Optional
+
+import pytest
+
+from rlrr.hints import expected, fits, is_plain
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "right"),
+    [
+        (1, int, True),
+        (True, int, False),
+        (1.0, int, False),
+        (1, float, True),
+        (True, float, False),
+        (True, bool, True),
+        (1, bool, False),
+        ("a", Literal["a", "b"], True),
+        (1, Literal[True], False),
+        (None, int | None, True),
+        (None, Optional[int], True),  # noqa: UP045 - as PEFT writes it
+        (None, int, False),
+        ([1, 2], list[int], True),
+        ([1, "a"], list[int], False),
+        ("ab", list[str], False),
+        (["a"], list[str] | str, True),
+        ({"a": 1}, dict[str, int], True),
+        ({"a": "b"}, dict[str, int], False),
+        ({"a": 1}, dict, True),
+        ([["a", 1]], dict, False),
+        (object(), Any, True),
+        (True, bool | Literal["paper"], True),
+        ("papr", bool | Literal["paper"], False),
+    ],
+)
+def test_a_value_fits_a_hint(value, hint, right):
+    assert fits(value, hint) is right
+
+
+@pytest.mark.parametrize(
+    ("hint", "words", "choices"),
+    [
+        (int | None, "a whole number", ()),
+        (Literal["a", "b"] | None, "one of a, b", ("a", "b")),
+        (list[str] | str | None, "a list or text", ()),
+        (bool | Literal["a"], "true or false or one of a", ("a",)),
+    ],
+)
+def test_a_hint_is_said_in_words(hint, words, choices):
+    assert expected(hint) == (words, choices)
+
+
+def test_only_what_yaml_can_hold_is_plain():
+    assert is_plain(list[str] | None)
+    assert is_plain(dict | Recorder)
+    assert not is_plain(Recorder | None)
+
+
+class Recorder:
+    pass

@@ -1,0 +1,152 @@
+"""The table of methods under uniform laws: a method adds its rows here, and nothing else in this folder's tests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from peft import PeftConfig
+from tests.tuners.toys import TOYS
+from torch import nn
+
+from rlrr import RLRRConfig
+
+
+class Block(nn.Module):
+    """A residual block with a norm, as in a ViT."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.attn, self.norm, self.mlp = nn.Linear(width, width), nn.LayerNorm(width), nn.Linear(width, width)
+
+    def forward(self, x):
+        x = x + self.attn(x).tanh()
+        return x + self.mlp(self.norm(x)).tanh()
+
+
+def blocks() -> nn.Module:
+    """Make two blocks; its input is (images, tokens, 8)."""
+    torch.manual_seed(0)
+    return nn.Sequential(Block(), Block())
+
+
+def vit() -> nn.Module:
+    """Make a timm ViT of two blocks; its input is (images, 3, 16, 16)."""
+    torch.manual_seed(0)
+    return timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, patch_size=8, depth=2, embed_dim=24, num_heads=2, num_classes=3
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method on one model.
+
+    Attributes:
+        config: Makes the settings of an adapter whose tensors are random, so that each has its part in the output.
+        model: Makes the model.
+        shape: Shape of an input without the number of images.
+        denied: Capabilities that the method does not have, of merge and combine.
+    """
+
+    config: Callable[..., PeftConfig]
+    model: Callable[[], nn.Module] = vit
+    shape: tuple[int, ...] = (3, 16, 16)
+    denied: frozenset[str] = frozenset()
+
+
+def _toy(name: str, targets: list[str], **settings: Any) -> Case:
+    denied = {"combine"} if name == "shared" else {"merge", "combine"}
+    config = lambda: TOYS[name][0](target_modules=targets, **settings)  # noqa: E731
+    return Case(config, blocks, (5, 8), frozenset(denied))
+
+
+CASES = {
+    "rlrr": Case(RLRRConfig),
+    "rlrr, rank 3": Case(lambda: RLRRConfig(rank=3)),
+    "rlrr, inputs only": Case(lambda: RLRRConfig(sides="in")),
+    "shared tensors": _toy("shared", ["attn", "mlp"]),
+    "beside": _toy("beside", ["mlp"]),
+    "behind": _toy("behind", ["mlp"]),
+    "before": _toy("before", ["attn"]),
+    "stream": _toy("stream", ["0", "1"]),
+}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Numbers of the authors' own code, in tests/golden/methods.
+
+    Attributes:
+        config: The settings they were made with.
+        names: Regexes and what to put in their place, in order: from the authors' names of tensors to those of an
+            adapter.
+    """
+
+    config: PeftConfig
+    names: tuple[tuple[str, str], ...]
+
+    def rename(self, name: str) -> str:
+        """Give the adapter's name of one of the authors' tensors."""
+        for pattern, replacement in self.names:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+
+GOLDEN: dict[str, Golden] = {}
+
+
+@dataclass(frozen=True)
+class PeftSuite:
+    """What PEFT's own tests are given of a method.
+
+    Attributes:
+        config: Class of its settings.
+        same_start: Settings with which an untrained adapter leaves the model as it was, as PEFT's tests take for
+            granted.
+        random_start: Settings with which an untrained adapter shows.
+        models: Models of PEFT's suite, by title, with further settings.
+        vit: Regexes of what is adapted in timm's and in transformers' ViT.
+    """
+
+    config: type[PeftConfig]
+    same_start: dict[str, Any]
+    random_start: dict[str, Any]
+    models: dict[str, tuple[str, dict[str, Any]]]
+    vit: tuple[str, str]
+
+
+_LINEARS = {
+    "one": ("MLP", {"target_modules": "lin0"}),
+    "list": ("MLP", {"target_modules": ["lin0"]}),
+    "both": ("MLP", {"target_modules": ["lin0", "lin1"]}),
+    "head saved": ("MLP", {"target_modules": ["lin0"], "modules_to_save": ["lin1"]}),
+}
+_NORMS = {
+    "norm": ("MLP_LayerNorm", {"target_modules": ["layernorm0", "lin0", "lin1"]}),
+    "convolution": ("Conv2d", {"target_modules": ["conv2d", "lin0"]}),
+}
+_VIT = (
+    r"patch_embed\.proj|blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])|norm",
+    r".*(q_proj|k_proj|v_proj|o_proj|fc1|fc2|layernorm_before|layernorm_after|patch_embeddings\.projection)"
+    r"|vit\.layernorm",
+)
+PEFT_SUITES = {
+    "rlrr": PeftSuite(
+        RLRRConfig,
+        {"init_weights": True},
+        {"init_weights": False},
+        _LINEARS
+        | _NORMS
+        | {"fused": ("MLP", {"target_modules": ["lin0"], "fused_blocks": {"lin0": 2}})}
+        | {
+            f"kernel {kind}": (kind, {"target_modules": ["conv2d"], "convolutions": "rescale"})
+            for kind in ("Conv2d", "Conv2dGroups", "Conv2d1x1")
+        },
+        _VIT,
+    ),
+}
