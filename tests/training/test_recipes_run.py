@@ -28,10 +28,7 @@ def test_there_are_19_tasks_and_5_sets_of_which_each_has_a_variant():
 )
 def test_two_steps(name, make_vtab, make_fgvc, tiny_backbone, tmp_path, monkeypatch):
     kind, task = name.split("/")
-    if kind == "vtab1k":
-        data = make_vtab(tmp_path, task) / task
-    else:
-        data = find_set(make_fgvc(tmp_path, task), task)
+    data = make_vtab(tmp_path, task) / task if kind == "vtab1k" else find_set(make_fgvc(tmp_path, task), task)
     shapes = []
     transform = BatchTransform.__call__
 
