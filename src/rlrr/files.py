@@ -53,7 +53,7 @@ def no_space(path: Path) -> RLRRError:
 
 
 def is_full(folder: Path) -> bool:
-    """Whether the disk of a folder takes no further MiB, be it full or over a quota."""
+    """Tell whether the disk of a folder takes no further MiB, be it full or over a quota."""
     probe = folder / f".probe.{secrets.token_hex(4)}.tmp"
     try:
         with probe.open("wb") as file:
@@ -88,12 +88,12 @@ def expect_new_folder(path: Path) -> None:
 
 
 def nearest_existing(path: Path) -> Path:
-    """The path, or of the folders it would lie in the nearest that exists."""
+    """Find the nearest existing path: the path itself, or a folder that it would lie in."""
     return next(parent for parent in (path.resolve(), *path.resolve().parents) if parent.exists())
 
 
 def at_line(path: Path | str, text: str, key: str) -> str:
-    """Where a file of lines `key: value` has a key: "path, line 3", or its path alone."""
+    """Locate a key in a file of lines `key: value`: "path, line 3", or the path alone."""
     for number, line in enumerate(text.splitlines(), start=1):
         if line.partition(":")[0].strip() == key:
             return f"{path}, line {number}"

@@ -1,4 +1,4 @@
-"""How the anatomy of a model family is described, and how its modules are found in a model, plain or adapted."""
+"""The description of a model family's anatomy, and the search for its modules in a model, plain or adapted."""
 
 from __future__ import annotations
 

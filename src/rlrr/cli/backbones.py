@@ -16,7 +16,7 @@ WIDTH = 79
 
 
 def add_arguments(parser: Parser) -> None:
-    """Only the form of the output."""
+    """Take the form of the output."""
     parser.add_argument("--json", type=bool, default=False, help="Print the list as JSON.")
 
 

@@ -19,7 +19,7 @@ _SHOWN = 20  # problems of one task
 
 
 def add_arguments(parser: Parser) -> None:
-    """What to check, and where to put the result."""
+    """Take the copy to check, and the file for the result."""
     parser.add_argument("root", metavar="FOLDER", type=str, help="A copy of VTAB-1k or FGVC, or one task of it.")
     parser.add_argument(
         "--benchmark",

@@ -19,7 +19,7 @@ if it keeps the order of TensorFlow Datasets."""
 
 
 def add_arguments(parser: Parser) -> None:
-    """Which copy, and where to."""
+    """Take the copy, and the folder to write to."""
     parser.add_argument(
         "source",
         metavar="SOURCE",

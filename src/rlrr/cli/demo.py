@@ -13,7 +13,7 @@ EXAMPLE = "rlrr demo --output demo"
 
 
 def add_arguments(parser: Parser) -> None:
-    """Where to, and how long."""
+    """Take the folder to write to, and the length of training."""
     parser.add_argument(
         "--output",
         metavar="FOLDER",

@@ -13,7 +13,7 @@ EXAMPLE = "rlrr evaluate run flowers/ --split test"
 
 
 def add_arguments(parser: Parser) -> None:
-    """What to evaluate, on what, and where to put it."""
+    """Take the run, the data, and the folder for the result."""
     parser.add_run()
     parser.add_argument(
         "data", metavar="DATA", type=str, help="Images with labels: a folder, sample:NAME or hub:OWNER/NAME."

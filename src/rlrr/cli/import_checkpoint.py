@@ -13,7 +13,7 @@ EXAMPLE = "rlrr import cifar.pth --model vit_base_patch16_224.orig_in21k --class
 
 
 def add_arguments(parser: Parser) -> None:
-    """Which checkpoint, of what backbone and classes, and where to."""
+    """Take the checkpoint, its backbone and classes, and the folder to write to."""
     parser.add_argument("file", metavar="FILE", type=str, help="The .pth file that the paper's trainer saved.")
     parser.add_argument(
         "--model", metavar="NAME", type=str, required=True, help="Backbone it was trained on: a timm name or folder."

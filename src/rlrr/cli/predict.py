@@ -11,7 +11,7 @@ EXAMPLE = "rlrr predict run photo.jpg holiday/*.jpg --top-k 3"
 
 
 def add_arguments(parser: Parser) -> None:
-    """Which run, and which images."""
+    """Take the run, and the images."""
     parser.add_run()
     parser.add_argument("images", metavar="IMAGE", type=str, nargs="+", help="Images to classify.")
     parser.add_argument("--top_k", type=int, default=5, help="Number of classes to give for each image.")

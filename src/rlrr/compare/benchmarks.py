@@ -43,7 +43,7 @@ class Benchmark:
         return {name: title for members in self.groups.values() for name, title in members.items()}
 
     def chosen(self, names: Sequence[str] | None) -> list[str]:
-        """These tasks, in the order of the paper; all if none is named.
+        """List these tasks in the order of the paper; all if none is named.
 
         Raises:
             RLRRError: there is no such task.
@@ -111,7 +111,7 @@ def without_recipe(method: str, changed: Mapping[str, Any]) -> str:
 
 
 def recipe_of(data: str) -> str | None:
-    """The name of the paper's recipe for a folder with a task of VTAB-1k or FGVC; None for other data."""
+    """Find the packaged recipe for a folder with a task of VTAB-1k or FGVC; None for other data."""
     folder = Path(data).expanduser()
     if is_vtab(folder) and (name := folder_name(folder)) in TASKS:
         return f"vtab1k/{name}"
@@ -126,7 +126,7 @@ def benchmark_jobs(
     output: Path,
     variant: str | None = None,
 ) -> dict[str, Job]:
-    """A job for each task of a benchmark, by name. No data is looked at.
+    """Make a job for each task of a benchmark, by name. No data is read.
 
     Args:
         root: Folder with a folder for each task.
@@ -146,7 +146,7 @@ def benchmark_jobs(
 
 
 def place_of(benchmark: Benchmark, root: Path, name: str) -> Path:
-    """The folder of a task, which need not be there."""
+    """Name the folder of a task, which need not exist."""
     if benchmark.name == "vtab1k":
         return root / name
     try:

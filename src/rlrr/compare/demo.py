@@ -49,7 +49,7 @@ class Outcome:
 
 
 def demo_recipe() -> Recipe:
-    """The recipe both runs share."""
+    """Load the recipe that both runs share."""
     return load_recipe("demo")
 
 

@@ -1,4 +1,4 @@
-"""What is written of a comparison: `results.md`, `results.json` and `results.png`, with all that a number needs."""
+"""The files of a comparison, `results.md`, `results.json` and `results.png`, with all that a number needs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def benchmark_document(
     recipes: str,
     own: Mapping[str, Any],
 ) -> Document:
-    """A benchmark's table, with the means, beside the paper's.
+    """Make a benchmark's table, with the means, beside the published numbers.
 
     Args:
         benchmark: What was run.
@@ -97,7 +97,7 @@ def ablation_document(
     recipes: Mapping[str, str],
     own: Mapping[str, Any],
 ) -> Document:
-    """The tables of an ablation.
+    """Make the tables of an ablation.
 
     Args:
         tables: The paper's.
@@ -151,13 +151,13 @@ def ablation_document(
 
 
 def paper_recipe(changes: Mapping[str, Any]) -> str:
-    """That the recipe of a task is the paper's, or what differs from it, by option."""
+    """Tell, by option, how a task's recipe differs from the packaged one, or that it does not."""
     differs = ", ".join(f"{name}={value}" for name, value in changes.items())
     return f"not the paper's recipe: {differs}" if differs else "the paper's, one a task"
 
 
 def recipe_options(recipe: Recipe) -> str:
-    """What a recipe that is not the paper's is, in short."""
+    """Name a recipe that is not the paper's, in short."""
     names = ("epochs", "cooldown", "batch_size", "image_size", "settings", "weight_decay", "drop_path", "schedule")
     chosen = {name: value for name in names if (value := getattr(recipe, name)) not in (None, 0, {})}
     named = {"learning_rate": f"{learning_rate(recipe):g}"} | chosen | {"digest": recipe.digest()[:12]}
@@ -169,7 +169,7 @@ def _origin(printed: Published | Ablation) -> str:
 
 
 def _compared(plan: Plan, printed: Published | Ablation) -> str:
-    """How the printed numbers and ours are to be compared."""
+    """Explain how the published numbers and ours compare."""
     if not printed.protocol.startswith("best test epoch"):
         return "How the printed numbers came about is not known, nor whether they can be compared with ours."
     chosen = "The printed numbers are best test epochs of one seed: the test images chose the epoch. "
@@ -179,7 +179,7 @@ def _compared(plan: Plan, printed: Published | Ablation) -> str:
 
 
 def _other_counts(benchmark: Benchmark, results: Mapping[str, Result]) -> str:
-    """The tasks whose images are more or fewer than the original's; a copy may be cut short."""
+    """List the tasks with more or fewer images than the original; a copy may be cut short."""
     found = {name: (result.images["train"], result.images["test"]) for name, result in results.items()}
     return "; ".join(
         "{} {:,} and {:,} of {:,} and {:,}".format(name, *counts, *benchmark.images[name])
@@ -191,7 +191,7 @@ def _other_counts(benchmark: Benchmark, results: Mapping[str, Result]) -> str:
 def _facts(
     plans: Mapping[str, Plan], results: Sequence[Result], recipes: Mapping[str, str], own: Mapping[str, Any]
 ) -> dict[str, str]:
-    """What all results share, and what they cost together."""
+    """List the facts that all results share, and their cost together."""
     plan = next(iter(plans.values()))
     facts = {"protocol": f"{plan.protocol}: {plan.label}", "seeds": " ".join(map(str, plan.seeds))}
     if plan.protocol == "honest":
@@ -218,7 +218,7 @@ def _facts(
 
 
 def _normalization(recipe: Recipe, own: Mapping[str, Any]) -> str:
-    """What a recipe normalizes by in place of what its backbone was trained with; nothing if it is the same."""
+    """Name the normalization of a recipe where it is not that of its backbone; else nothing."""
     used = preprocessing(recipe)
     if all(tuple(used.get(key, own[key])) == tuple(own[key]) for key in ("mean", "std")):
         return ""
@@ -227,7 +227,7 @@ def _normalization(recipe: Recipe, own: Mapping[str, Any]) -> str:
 
 
 def _grouped(texts: Mapping[str, str]) -> str:
-    """What is said of each, with equal texts once."""
+    """Join the remarks on several tasks, equal texts once."""
     names = {text: [name for name in texts if texts[name] == text] for text in texts.values()}
     return "; ".join(names) if len(names) == 1 else "; ".join(f"{', '.join(of)}: {text}" for text, of in names.items())
 

@@ -24,7 +24,7 @@ RESULT, OPTIONS = "result.json", "options.json"
 
 
 def find_result(plan: Plan, fingerprint: str, folder: Path) -> Result | None:
-    """The finished result of a plan, or None if there is none yet. Nothing is written.
+    """Read the finished result of a plan; None if there is none yet. Nothing is written.
 
     Args:
         fingerprint: SHA-256 of the backbone's weights.
@@ -41,7 +41,7 @@ def find_result(plan: Plan, fingerprint: str, folder: Path) -> Result | None:
 
 
 def shown_result(plan: Plan, fingerprint: str, folder: Path) -> Result | None:
-    """The finished result of a plan, wherever its data are by now; None if there is none or it does not fit."""
+    """Read the finished result of a plan, wherever its data are by now; None if there is none that fits."""
     with suppress(RLRRError):
         return _made(plan, fingerprint, folder)[0]
     return None
@@ -120,7 +120,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _made(plan: Plan, fingerprint: str, folder: Path) -> tuple[Result | None, str]:
-    """The result in a folder, if it is finished, and where its data lay.
+    """Read the result in a folder, if it is finished, and where its data lay.
 
     Raises:
         RLRRError: it was made with other options or weights, or is damaged.

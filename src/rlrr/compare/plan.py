@@ -143,10 +143,10 @@ def learning_rate(recipe: Recipe, rate: float = 1.0) -> float:
 
 
 def plain(number: float) -> str:
-    """All digits of a number that tell it from others, and no more: 1, 0.3."""
+    """Write a number with the digits that tell it from others, and no more: 1, 0.3."""
     return repr(number).removesuffix(".0")
 
 
 def listed(numbers: Sequence[float]) -> str:
-    """Numbers with all their digits."""
+    """Write numbers with all their digits."""
     return " ".join(map(plain, numbers))

@@ -26,7 +26,7 @@ from rlrr.training.run import train
 def measure(
     name: str, plan: Plan, fingerprint: str, folder: Path, say: Callable[[str], None] = lambda text: None
 ) -> Result:
-    """Carry a plan out, or go on with what is there of it.
+    """Run a plan, or go on where it was stopped.
 
     Args:
         name: Of the task, for messages and the result.
@@ -68,12 +68,12 @@ def measure(
 
 
 def choose(candidates: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The candidate with the best validation accuracy; of equal ones the recipe's own rate, else the lowest."""
+    """Choose the rate with the best validation accuracy; of equal ones the recipe's own, else the lowest."""
     return max(candidates, key=lambda one: (one["val_accuracy"], one["rate"] == 1, -one["rate"]))
 
 
 def _tune(name: str, plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[float, Record]:
-    """One run by rate, with the first seed."""
+    """Plan one run by rate, with the first seed."""
     _check_tests_agree(name, plan)
     records = {}
     for number, rate in enumerate(plan.rates, start=1):

@@ -1,4 +1,4 @@
-"""From results to the lines of a table: means, deviations, differences. Pure functions; accuracies are in percent."""
+"""The lines of a table of results: means, deviations, differences. Pure functions; accuracies are in percent."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def score(by_seed: Sequence[float]) -> Score:
 
 
 def mean_by_seed(rows: Sequence[Sequence[float] | None]) -> list[float] | None:
-    """The mean over the rows for each seed, so that its deviation is that of the mean; None unless all are there."""
+    """Average the rows for each seed, so that the deviation is that of the mean; None unless all rows have results."""
     there = [row for row in rows if row is not None]
     return [fmean(column) for column in zip(*there, strict=True)] if there and len(there) == len(rows) else None
 
@@ -73,7 +73,7 @@ def mean_by_seed(rows: Sequence[Sequence[float] | None]) -> list[float] | None:
 def benchmark_lines(
     groups: Mapping[str, Mapping[str, str]], results: Mapping[str, Result], printed: Published | None
 ) -> list[Line]:
-    """All tasks, then the mean of each group, of all tasks, and of the groups.
+    """List all tasks, then the mean of each group, of all tasks, and of the groups.
 
     Args:
         groups: The titles of the tasks by name, by the title of their group, in the order of the paper.
@@ -107,7 +107,7 @@ def benchmark_lines(
 
 
 def ablation_lines(table: AblationTable, results: Mapping[str, Mapping[str, Result]]) -> list[AblationLine]:
-    """The rows of an ablation; `results` are by data and variation, and some may be missing."""
+    """List the rows of an ablation; `results` are by data and variation, and some may be missing."""
     full = {data: _percent(of_data.get(FULL)) for data, of_data in results.items()}
     printed_full = table.printed(table.variations[-1])
     lines = []
@@ -133,7 +133,7 @@ def ablation_lines(table: AblationTable, results: Mapping[str, Mapping[str, Resu
 
 
 def benchmark_rows(lines: Sequence[Line]) -> list[list[str]]:
-    """Lines as text, under the columns task, ours, seeds, the paper's, and the difference."""
+    """Write lines as text, under the columns task, ours, seeds, published, and the difference."""
     return [
         [
             line.title,
@@ -147,7 +147,7 @@ def benchmark_rows(lines: Sequence[Line]) -> list[list[str]]:
 
 
 def ablation_rows(lines: Sequence[AblationLine]) -> list[list[str]]:
-    """Lines as text: variation, parameters, one column a data set, mean, to the full method; the paper's likewise."""
+    """Write lines as text: variation, parameters, one column a data set, mean, difference to the full method."""
     return [
         [
             line.title,
@@ -181,7 +181,7 @@ def _mean_title(group: str, rows: Sequence[Sequence[float] | None]) -> str:
 
 
 def _mean_of_groups(printed: Published | None) -> float | None:
-    """What is printed, or else what follows from the printed groups."""
+    """Give the published mean, or the one that follows from the published groups."""
     if printed is None:
         return None
     return printed.mean_of_groups or (fmean(printed.groups.values()) if printed.groups else None)

@@ -181,7 +181,7 @@ class Recorder:
 
 @functools.cache
 def _warn(where: str) -> None:
-    """Once, as all splits have the same trouble."""
+    """Warn once per process, as all splits have the same trouble."""
     logger.warning(
         "Decoded images cannot be kept in %s: this run goes on without. %s names another folder, %s the most to keep "
         "(0 for none).",
@@ -192,13 +192,13 @@ def _warn(where: str) -> None:
 
 
 def _has_bytes(image: Source) -> bool:
-    """Whether there are bytes that say all: not of a PIL image, and of a path if it is a file (a pipe never ends)."""
+    """Tell whether an image is wholly given by bytes: no PIL image is, and a path only if it is a file."""
     return image.is_file() if isinstance(image, Path) else not isinstance(image, Image.Image)
 
 
 @functools.cache
 def _libraries() -> list[Any]:
-    """What decoding depends on besides the images: libraries by their versions, our own code by its text."""
+    """Describe what decoding depends on besides the images: libraries by version, our own code by its text."""
     versions = [library.__version__ for library in (PIL, timm, torchvision)]
     codecs = [features.version(name) for name in _CODECS]
     return [*versions, *codecs, platform.machine(), inspect.getsource(sys.modules[decode.__module__])]

@@ -1,4 +1,4 @@
-"""What every source of images is turned into: classes, and splits of undecoded images with labels."""
+"""The form of every source of images: classes, and splits of undecoded images with labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Split:
         return len(self.labels)
 
     def __add__(self, other: Split) -> Split:
-        """The images of this split, then those of the other."""
+        """Join two splits: the images of this one, then those of the other."""
         images = _Joined(self.images, other.images)
         return Split(images, (*self.labels, *other.labels), (*self.names, *other.names))
 

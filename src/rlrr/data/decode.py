@@ -1,4 +1,4 @@
-"""From a file or an array to an upright 8-bit RGB image. Resizing and normalising are in `pipeline`."""
+"""Decoding: from a file or an array to an upright 8-bit RGB image. Resizing and normalising are in `pipeline`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a user writes for data to the data set it names."""
+"""Loading data: from the words a user writes to the data set that they name."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def load_data(data: str | Path, *, val_fraction: float | None = 0.2, seed: int =
 
 
 def data_source(data: str | Path) -> str:
-    """What tells whether two words for data mean the same: a folder's absolute path, or the word itself."""
+    """Identify data: a folder by its absolute path, other data by the word itself."""
     kind, _, name = str(data).partition(":")
     if kind == "sample":
         return str(data)

@@ -1,4 +1,4 @@
-"""From decoded images to what a backbone takes: resized and cropped its way, augmented, normalised."""
+"""Preparation of images: from decoded ones to resized, cropped, augmented and normalised batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rlrr.data.decode import decode
 
 @dataclass(frozen=True)
 class Preparation:
-    """From an image to a uint8 tensor (3, H, W), always the same; `preparation` gives one.
+    """A fixed transform of an image into a uint8 tensor (3, H, W); `preparation` makes one.
 
     Attributes:
         description: says all that it does, so that two with the same do the same.
@@ -36,7 +36,7 @@ class Preparation:
 
 
 class BatchTransform:
-    """From uint8 images (N, 3, H, W) to what a backbone takes, on the device that they are on.
+    """A transform of uint8 images (N, 3, H, W) into a backbone's input, on their device.
 
     Args:
         mean: per channel, on the scale 0 to 1.

@@ -1,4 +1,4 @@
-"""How good a finished run is on images with labels."""
+"""Evaluation of a finished run on images with labels."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Evaluation:
     skipped: tuple[str, ...] = ()
 
     def to_dict(self) -> dict:
-        """The figures, without the single images, as JSON has them."""
+        """Give the figures, without the single images, as JSON has them."""
         return {
             "split": self.split,
             "images": self.images,
@@ -143,7 +143,7 @@ def save_evaluation(evaluation: Evaluation, folder: Path, who: str = "") -> tupl
 
 
 def _role(split: str, recipe: dict[str, Any]) -> str | None:
-    """What the images of a split did in the run itself, if anything."""
+    """Describe the part that the images of a split had in the run itself, if any."""
     if recipe.get("protocol") == "paper":
         return "best test epoch, they chose it" if split == "test" else "they were trained on"
     if split == "train" or (split == "val" and recipe.get("train_on") == "trainval"):
@@ -163,7 +163,7 @@ def _choose(data: ImageData, name: str | None) -> tuple[Split, str]:
 
 
 def _relabel(split: Split, data: ImageData, classifier: Classifier) -> Split:
-    """The split with labels of the classifier, by class name."""
+    """Relabel a split with the classifier's indices, by class name."""
     unknown = sorted(set(data.classes) - set(classifier.classes))
     if unknown:
         raise RLRRError(

@@ -1,4 +1,4 @@
-"""From a finished run to a plain model that needs no `rlrr`."""
+"""Merging: from a finished run to a plain model that needs no `rlrr`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether a column is flush right, by column."""
+        """Tell, by column, whether it is flush right."""
         return numeric_columns(self.rows)
 
 

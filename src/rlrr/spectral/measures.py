@@ -1,4 +1,4 @@
-"""What tuning did to a weight, as pure functions of W and W' = W + ΔW, both (out, in), computed in float64.
+"""Measures of a weight's change, as pure functions of W and W' = W + ΔW, both (out, in), computed in float64.
 
 The view is the paper's (Dong et al., CVPR 2024, section 3.2): `W = Σ_d λ_d u_d v_dᵀ`, and every method is described by
 its effect on these terms. A measure that is not defined, such as the effective rank of a zero matrix, is None and never

@@ -112,7 +112,7 @@ def checkpoint_epoch(checkpoint: Path) -> float:
 
 
 def ended_early(checkpoint: Path) -> bool:
-    """Whether training was to end with this checkpoint, as early stopping has it."""
+    """Tell whether training was to end with this checkpoint, as early stopping has it."""
     return _state(checkpoint)["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]
 
 
@@ -129,7 +129,7 @@ def _state(checkpoint: Path) -> dict[str, Any]:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether all files of a checkpoint are there and have their ends, for which little of them is read."""
+    """Tell whether all files of a checkpoint exist and have their ends, for which little of them is read."""
     try:
         _state(checkpoint)  # Trainer writes it last
         with safe_open(checkpoint / TENSORS, "pt"):

@@ -263,7 +263,7 @@ def _mixes(recipe: Recipe) -> bool:
 
 
 def _batches(recipe: Recipe, images: TrainingImages) -> int:
-    """Number of batches in an epoch."""
+    """Count the batches in an epoch."""
     batches = len(images.train) / recipe.batch_size
     return max(1, math.floor(batches) if _mixes(recipe) else math.ceil(batches))
 
@@ -276,5 +276,5 @@ def _evaluation_batch(recipe: Recipe, images: TrainingImages) -> int:
 
 
 def keeps_best(recipe: Recipe) -> bool:
-    """Whether the best epoch is kept, on validation or in the published practice on test; else it is the last."""
+    """Tell whether the best epoch is kept, on validation or in the published practice on test; else the last is."""
     return recipe.protocol == "paper" or (recipe.validates and recipe.select == "best")

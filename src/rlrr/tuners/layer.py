@@ -172,7 +172,7 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
 
 
 def _flat(learned: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Tensors by name; those of a module by its name and their own."""
+    """List tensors by name; those of a module by its name and their own."""
     flat: dict[str, Tensor] = {}
     for name, value in learned.items():
         if isinstance(value, nn.Module):

@@ -1,4 +1,4 @@
-"""From another copy of VTAB-1k to the layout that everyone reads, as NOAH's script wrote it first.
+"""Conversion of another copy of VTAB-1k into the layout that everyone reads, as NOAH's script wrote it first.
 
 Files keep their bytes. What comes undecoded in neither JPEG nor PNG is written as PNG, without loss, whereas NOAH's
 own copy is JPEG of default quality throughout: pixels differ between copies, and so do results.

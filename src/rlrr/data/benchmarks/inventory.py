@@ -1,4 +1,4 @@
-"""What a copy of VTAB-1k or FGVC holds, and all that is wrong with it. Every image is read."""
+"""The contents of a copy of VTAB-1k or FGVC, and all that is wrong with it. Every image is read."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TaskInventory:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a copy holds.
+    """The contents of a copy.
 
     Attributes:
         missing: the tasks of the benchmark that have no folder.

@@ -46,7 +46,7 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """What one list holds, and what could not be understood in it."""
+    """The entries of one list, and the lines that could not be read."""
 
     file: str
     items: tuple[Item, ...]
@@ -54,7 +54,7 @@ class Listing:
 
 
 class Files:
-    """Which files are below a folder. Each sub-folder is listed once, which is faster than asking for every file."""
+    """The files below a folder. Each sub-folder is listed once, which is faster than asking for every file."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -99,7 +99,7 @@ class Task:
 
     @cached_property
     def found_classes(self) -> frozenset[int]:
-        """The labels in range that some list has."""
+        """Collect the labels in range that some list has."""
         labels = {item.label for listing in self.listings.values() for item in listing.items}
         return frozenset(labels.intersection(range(len(self.classes))))
 

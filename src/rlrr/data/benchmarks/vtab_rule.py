@@ -1,4 +1,4 @@
-"""Which images of a whole data set VTAB-1k takes, and what its tasks and labels are called elsewhere.
+"""The rule by which VTAB-1k takes images of a whole data set, and other names of its tasks and labels.
 
 The rules are those of google-research/task_adaptation, as NOAH's script for the usual copy applies them.
 """
