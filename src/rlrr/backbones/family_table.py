@@ -94,7 +94,7 @@ BY_MODEL_TYPE = {name: _TRANSFORMERS_VIT for name in _MODEL_TYPES}
 PREFIX_PARAMETERS = ("cls_token", "distillation_token", "register_tokens")
 """Names of the tokens before the patches in transformers' models; timm's say how many they have."""
 
-# What follows tells a part by the name of a tensor alone, in files of weights as in models of any family.
+# The tables below tell a part by the name of a tensor alone, in files of weights as in models of any family.
 
 HEADS = ("head", "head_dist", "fc", "classifier", "cls_classifier", "distillation_classifier", "heads")
 """Names of classifiers."""

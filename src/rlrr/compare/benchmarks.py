@@ -27,7 +27,7 @@ class Benchmark:
     Attributes:
         name: As in the names of its recipes and of the paper's numbers.
         groups: The titles of its tasks by name, by the title of their group, in the order of the paper's tables.
-        images: Of the original by task: those to train on, with validation, and those to test on.
+        images: Counts of the original's images by task: to train on, with validation, and to test on.
         variants: Other recipes for it, as folders of packaged recipes by name.
     """
 
@@ -130,10 +130,10 @@ def benchmark_jobs(
 
     Args:
         root: Folder with a folder for each task.
-        plan: What `Plan` takes beside the recipe.
-        options: Of a recipe, in place of the paper's.
+        plan: Arguments of `Plan` beside the recipe.
+        options: Recipe options in place of the packaged ones.
         output: Gets a folder for each task.
-        variant: Of `benchmark.variants`.
+        variant: Name in `benchmark.variants`.
     """
     return {
         name: Job(

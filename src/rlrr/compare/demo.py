@@ -64,14 +64,14 @@ def run_demo(
     """Train both methods by one recipe, test them, and write pictures and `report.html`.
 
     Args:
-        recipe: Its `method` is not looked at; its data must have test images.
+        recipe: The shared recipe; its `method` is not read, and its data must have test images.
         folder: Where the runs, one folder for each method, and the report go.
         overwrite: Delete the runs of an earlier demo there.
         resume: Go on with a demo that was stopped.
         say: Told what is being done.
 
     Returns:
-        What came out, by method.
+        Outcomes, by method.
     """
     if folder.is_dir() and (others := sorted({path.name for path in folder.iterdir()} - set(_OURS))):
         raise UsageError(f"{folder} holds something else ({others[0]}): give another --output.")

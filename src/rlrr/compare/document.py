@@ -50,12 +50,12 @@ def benchmark_document(
     """Make a benchmark's table, with the means, beside the published numbers.
 
     Args:
-        benchmark: What was run.
+        benchmark: The benchmark that was run.
         variant: With which recipes, if not the usual.
-        plan: Of any task; its label is that of the numbers.
+        plan: Plan of any task; its label is that of the numbers.
         results: By task.
         printed: The numbers to compare with.
-        recipes: What they are: `paper_recipe`.
+        recipes: Description of the recipes, from `paper_recipe`.
         own: The backbone's own preprocessing, as timm describes it.
     """
     title = benchmark.title + (f" with {variant}" if variant else "")
@@ -101,9 +101,9 @@ def ablation_document(
 
     Args:
         tables: The paper's.
-        plans: Of the full method, by data.
+        plans: Plans of the full method, by data.
         results: By data and variation.
-        recipes: What they are, by data: `paper_recipe` or `recipe_options`.
+        recipes: Descriptions of the recipes by data, from `paper_recipe` or `recipe_options`.
         own: The backbone's own preprocessing, as timm describes it.
     """
     plan = next(iter(plans.values()))

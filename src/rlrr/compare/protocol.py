@@ -29,7 +29,7 @@ def measure(
     """Run a plan, or go on where it was stopped.
 
     Args:
-        name: Of the task, for messages and the result.
+        name: Name of the task, for messages and the result.
         fingerprint: SHA-256 of the backbone's weights.
         folder: Gets a run's folder for each training, and `result.json`. With that there, nothing is trained.
         say: Told of each run before it starts.

@@ -21,7 +21,7 @@ class Published:
         mean_of_groups: Over the three groups, which some papers print instead; it is about 2 points higher.
         source: Where it is printed.
         protocol: How the numbers came about, in a few words.
-        note: What does not agree, or is not printed there.
+        note: Remark on what does not agree, or is not printed there.
     """
 
     tasks: dict[str, float]

@@ -45,8 +45,8 @@ class AblationLine:
     Attributes:
         scores: By data.
         mean: Over the data, if all are there.
-        to_full: What is gained over the full method, seed by seed; None for the full method itself.
-        printed_to_full: What the paper gains.
+        to_full: Gain over the full method, seed by seed; None for the full method itself.
+        printed_to_full: Published gain.
         parameters: Trained ones without the classifier.
     """
 

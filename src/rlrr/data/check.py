@@ -1,6 +1,6 @@
 """One pass over a split before training: every image is decoded once at most, and bad ones are named together.
 
-What has been decoded before is taken from `cache`, and not decoded again.
+Images that have been decoded before are taken from `cache`.
 """
 
 from __future__ import annotations

@@ -24,14 +24,14 @@ class Evaluation:
     """The result on one split.
 
     Attributes:
-        split: What was evaluated, in words.
+        split: Description of the images, in words.
         images: Number of images.
         accuracy: Share that is right.
         classes: Class names.
         per_class: For each class precision, recall, F1 and number of images.
         confusion: Counts, (true class, predicted class).
         predicted: Predicted class of each image, by index.
-        confidence: Its probability.
+        confidence: Probability of each predicted class.
         skipped: Images that could not be read; each counts in no figure.
     """
 
@@ -67,9 +67,9 @@ def evaluate(
     """Evaluate a finished run.
 
     Args:
-        run: Its folder, or what `load` gave.
+        run: Folder of the run, or the classifier that `load` gave.
         data: A folder, sample or Hub data set as for `train`.
-        split: Which split; None is test if there is one. If there is none, it is val, or, where the data has no
+        split: Name of the split; None is test if there is one. If there is none, it is val, or, where the data has no
             splits of its own and is not what the run was trained on, all images.
         bad_images: "skip" leaves images out that cannot be read, and counts them.
 

@@ -46,7 +46,7 @@ class Classifier:
 
     Attributes:
         model: The backbone with its adapter (a PEFT model), or a plain model; images (N, 3, H, W) to logits.
-        record: What `rlrr.json` says of it.
+        record: Content of its `rlrr.json`.
     """
 
     model: torch.nn.Module

@@ -14,7 +14,7 @@ class Method:
     Attributes:
         name: The method's name in recipes and on the command line.
         title: The name that tables and legends show.
-        summary: What is trained, in one sentence.
+        summary: One sentence on what is trained.
         paper: Where the method was published; "" for common practice.
         learning_rate: Peak learning rate of AdamW where the recipe names none.
         config: Import path of the PEFT config that holds the method's settings, as "peft:LoraConfig"; None for a

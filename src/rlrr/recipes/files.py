@@ -54,7 +54,7 @@ def packaged_options(name: str, method: str | None = None) -> dict[str, Any]:
 
     Args:
         name: As "vtab1k/cifar", with or without `.yaml`.
-        method: Of `METHODS`; None for the recipe's own, which is rlrr for the tasks of a benchmark.
+        method: Name of a method; None for the recipe's own, which is rlrr for the tasks of a benchmark.
 
     Raises:
         UsageError: no recipe is called that.

@@ -42,14 +42,14 @@ def analyze(
     One run is held in memory at a time, and nothing is written before all are measured.
 
     Args:
-        runs: What `rlrr.spectral.tuned.open_tuned` opens: folders of runs, adapters or models, or files of weights.
+        runs: Paths that `rlrr.spectral.tuned.open_tuned` opens: folders of runs, adapters or models, or files of weights.
         output: A folder; it is made if it does not exist.
-        start: What they were tuned from, for those that do not say.
+        start: The weights before tuning, for runs that do not name them.
         weights: Where the backbone's weights are now, if not where they were in training.
         images: Data on which features are compared block by block too, as `train` takes it. For a run whose changes
             are none of weights its own data, if not given.
         directions: How many leading singular directions make a subspace.
-        commands: What the report says was typed.
+        commands: Commands that the report shows.
 
     Returns:
         The analyses, in the order of `runs`.

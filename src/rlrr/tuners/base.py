@@ -52,7 +52,7 @@ class VisionTuner(BaseTuner):
 
     Args:
         model: Any model with modules that the method adapts.
-        config: What to adapt and how.
+        config: Settings of the adapter.
         adapter_name: Name of the adapter.
     """
 
@@ -69,7 +69,7 @@ class VisionTuner(BaseTuner):
 
         Args:
             base_layer: The module.
-            name: Its full name.
+            name: Full name of the module.
             config: The adapter's settings.
         """
         raise NotImplementedError

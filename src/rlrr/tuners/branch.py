@@ -1,6 +1,6 @@
 """Layers with a module of their own beside, behind or before a frozen one, or on the residual stream.
 
-What such a branch computes is no change of the frozen weights, so that it is not merged.
+A branch's output is no change of the frozen weights, so that it is not merged.
 """
 
 from __future__ import annotations

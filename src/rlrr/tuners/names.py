@@ -13,7 +13,7 @@ from rlrr.errors import RLRRError
 BASE = "__base__"
 """PEFT's name for "no adapter" in a mixed batch."""
 
-# What PEFT puts into the paths of a model's parameters.
+# Names that PEFT puts into the paths of a model's parameters.
 _PEFT_PARTS = {"base_model", "model", "base_layer", "original_module", "modules_to_save", BASE}
 
 

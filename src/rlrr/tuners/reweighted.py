@@ -46,7 +46,7 @@ class ReweightedLayer(AdaptedLayer):
             weight: The frozen weight, in the base layer's shape; None for a norm that has none.
             bias: The frozen bias, or None.
             config: The adapter's settings.
-            learned: Its tensors, by container without prefix; what it does not have is missing.
+            learned: The adapter's tensors, by container without prefix; absent ones have no entry.
         """
         raise NotImplementedError
 

@@ -1,6 +1,6 @@
 """Copies of VTAB-1k as people have them: folders with lists, folders of labelled images, zips, `datasets`, the Hub.
 
-Which tasks a source holds, and the images of each; nothing is decoded.
+A copy tells its tasks and the images of each; nothing is decoded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rlrr.errors import RLRRError, UsageError, did_you_mean
 if TYPE_CHECKING:
     import datasets
 
-# What a split may be called in any source, and what it is called here.
+# Names that a split may have in any source, and its name here.
 _SPLITS = {name: name for name in ("train800", "val200", "train800val200")} | ALIASES
 _MOST = {"train": 800, "val": 200}
 
@@ -118,7 +118,7 @@ def _unpacked(archive: Path, shown: str, scratch: Path) -> Path:
 def _from_lists(folder: Path, place: str) -> dict[str, Split]:
     whole = (folder / "train800val200.txt").exists()  # it can be made of the others
     task = read_vtab(folder, whole=whole)
-    # Which classes there are and how many images is for `rlrr data check` to judge.
+    # `rlrr data check` judges the classes and the number of images.
     if faults := [fault for fault in task.faults() if fault.kind != "classes"]:
         more = f" (and {len(faults) - 1} more things are wrong)" if len(faults) > 1 else ""
         raise RLRRError(f"{place}/{faults[0].message}{more}. Mend this copy or take another.")

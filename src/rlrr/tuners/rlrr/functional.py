@@ -141,7 +141,7 @@ def scale_gradients(
         multiply_weight: as in `rescaling`.
 
     Returns:
-        Those of `scale_out` and `scale_in`, in their shapes.
+        The gradients of `scale_out` and `scale_in`, in their shapes.
     """
     vectors = scale_in if scale_out is None else scale_out
     assert vectors is not None, "one of the two sides is rescaled"

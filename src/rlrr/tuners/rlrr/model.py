@@ -20,7 +20,7 @@ class RLRRModel(VisionTuner):
 
     Args:
         model: Any model with linears, LayerNorms or convolutions.
-        config: What to adapt and how.
+        config: Settings of the adapter.
         adapter_name: Name of the adapter.
 
     Example:
