@@ -49,6 +49,7 @@ def test_every_extra_that_can_be_missing_is_one_of_the_package():
     assert errors._EXTRAS.keys() <= extras.keys()
 
 
+@pytest.mark.slow
 def test_the_core_needs_no_extra():
     program = """
 import sys

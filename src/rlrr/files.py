@@ -74,7 +74,7 @@ def expect_new_file(path: Path) -> None:
         RLRRError: it does.
     """
     if path.exists():
-        raise UsageError(f"{path} exists: give another --output; nothing is overwritten.")
+        raise UsageError(f"{path} exists: give another `output`; nothing is overwritten.")
 
 
 def expect_new_folder(path: Path) -> None:

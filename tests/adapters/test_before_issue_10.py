@@ -21,6 +21,8 @@ from rlrr.adapters.folder import load_adapter
 from rlrr.adapters.record import read_record
 from rlrr.errors import RLRRError
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent / "before_issue_10"
 BACKBONE = str(FOLDER / "backbone")
 RUNS = ("rlrr", "rlrr_settings", "lora", "linear")

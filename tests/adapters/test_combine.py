@@ -16,6 +16,8 @@ from rlrr.adapters.folder import load_adapter, merged_model
 from rlrr.adapters.record import read_record
 from rlrr.errors import RLRRError, UsageError
 
+pytestmark = pytest.mark.slow
+
 PIXELS = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -137,7 +139,7 @@ def test_wrong_arguments_are_refused(runs, tmp_path, count, arguments, said):
     with pytest.raises(RLRRError, match=said):
         combine(runs[:count], tmp_path / "run", **arguments)
     (tmp_path / "file").touch()
-    with pytest.raises(RLRRError, match="exists: give another --output"):
+    with pytest.raises(RLRRError, match="exists"):
         combine(runs, tmp_path)
 
 

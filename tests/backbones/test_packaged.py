@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from rlrr.backbones import fingerprint, load_backbone, packaged
 from rlrr.errors import RLRRError
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_packaged_backbone_computes_what_its_onnx_file_computes() -> None:
     onnx = pytest.importorskip("onnx")

@@ -4,6 +4,8 @@ import pytest
 
 from rlrr.files import read_json
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def busy(script):

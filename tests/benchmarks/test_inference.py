@@ -9,6 +9,8 @@ import torch
 
 from rlrr.errors import RLRRError
 
+pytestmark = pytest.mark.slow
+
 MODEL, SIZE = "vit_tiny_patch16_224", 32
 
 

@@ -9,6 +9,8 @@ from rlrr.data import PreparedImages, prepare_split
 from rlrr.data.cache import place
 from rlrr.data.pipeline import preparation
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {"input_size": (3, 32, 32), "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "center"}
 NORMALIZATION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 

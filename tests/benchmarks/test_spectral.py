@@ -9,6 +9,8 @@ from peft import get_peft_model
 from rlrr import RLRRConfig
 from rlrr.backbones import load_backbone
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def spectral(script):

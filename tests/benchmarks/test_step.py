@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from rlrr.errors import RLRRError
 from rlrr.methods.apply import apply_method
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def step(script):

@@ -9,6 +9,8 @@ import torch
 from rlrr.data import load_data
 from rlrr.training.trainer import ClassificationTrainer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def task(script):

@@ -8,6 +8,8 @@ import pytest
 
 from rlrr.methods.table import METHODS
 
+pytestmark = pytest.mark.slow
+
 
 def test_methods_are_listed(rlrr):
     lines = rlrr("methods").out.partition("\n\n")[0].splitlines()

@@ -7,7 +7,10 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 import timm
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_plain_model_is_compared_on_the_runs_own_images(rlrr, finished_run, tmp_path):

@@ -103,6 +103,7 @@ def test_weights_of_another_backbone_are_refused(refused, finished_run, tiny_bac
     assert said.startswith(f"The weights in {tmp_path / 'smaller.pth'} are not those of ")
 
 
+@pytest.mark.slow
 def test_names_that_the_terminal_cannot_show_do_not_stop_it(finished_run, tmp_path, red):
     odd = os.fsencode(tmp_path) + b"/\xff\xc3\xa9.png"
     shutil.copy(red, odd)

@@ -8,6 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from rlrr.compare import protocol
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def vtab(tmp_path_factory, make_vtab):
@@ -70,6 +72,7 @@ def test_the_mean_over_fgvc_is_that_of_its_five_sets(reproduce, make_fgvc, tmp_p
     assert "was trained with mean 0.5 0.5 0.5, deviation 0.5 0.5 0.5" in result.out
 
 
+@pytest.mark.soak
 def test_the_means_over_vtab_are_those_of_its_groups_of_its_tasks_and_of_the_groups(reproduce, make_vtab, tmp_path):
     root = make_vtab(tmp_path / "vtab")
     result = reproduce("vtab1k", root, seeds=("--seeds", 0, "--rates", 1))

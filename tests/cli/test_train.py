@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--epochs", 1, "--batch-size", 8, "--precision", "fp32")
 
 

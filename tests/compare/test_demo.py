@@ -11,6 +11,8 @@ from rlrr.compare.demo import COLUMNS, COMPARED, demo_recipe, run_demo
 from rlrr.errors import RLRRError
 from rlrr.recipes.recipe import Recipe
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
+
 
 @pytest.fixture(scope="module")
 def recipe(tiny_backbone, images) -> Recipe:

@@ -20,6 +20,8 @@ from rlrr.compare.protocol import choose, measure
 from rlrr.errors import RLRRError
 from rlrr.recipes.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 OPENED: list[Path] | None = None  # while it is a list, every file that Python opens is noted in it
 
 
@@ -271,9 +273,9 @@ def test_a_factor_is_of_the_recipes_own_rate_or_the_methods(options, rate, expec
     [
         ({"recipe": Recipe(data="x", early_stop=3)}, "The recipe has early_stop: leave it out"),
         ({"rates": (1.0, float("inf"))}, "learning_rate must be above 0"),
-        ({"seeds": ()}, "--seeds"),
-        ({"seeds": (1, 1)}, "--seeds"),
-        ({"rates": (0.0,)}, "--rates"),
+        ({"seeds": ()}, "seeds"),
+        ({"seeds": (1, 1)}, "seeds"),
+        ({"rates": (0.0,)}, "rates"),
         ({"protocol": "paper", "seeds": (1, 2), "rates": (1.0,)}, "--protocol paper"),
         ({"protocol": "paper", "seeds": (1,), "rates": (1.0, 2.0)}, "--protocol paper"),
     ],

@@ -12,6 +12,8 @@ from rlrr.compare.runner import Job, run_jobs
 from rlrr.errors import RLRRError, Stopped
 from rlrr.interop.timm_folder import write_timm_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def jobs(recipe, tmp_path):

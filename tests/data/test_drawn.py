@@ -11,6 +11,8 @@ from scipy import ndimage
 
 from rlrr.data import drawn
 
+pytestmark = pytest.mark.slow
+
 TASKS = (drawn.orientation, drawn.position, drawn.count)
 
 

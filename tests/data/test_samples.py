@@ -10,6 +10,8 @@ from rlrr.data import decode, load_data
 from rlrr.data.samples import samples
 from rlrr.errors import RLRRError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("name", "sizes", "shape", "classes"),

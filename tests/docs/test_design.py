@@ -36,29 +36,20 @@ def sources(tmp_path_factory) -> Path:
     return package.parent
 
 
-def run(sources: Path, *arguments: str) -> str:
-    process = subprocess.run(
-        [sys.executable, "-m", "rlrr.cli.main", *arguments],
-        env={**os.environ, "PYTHONPATH": str(sources)},
-        capture_output=True,
-        text=True,
-    )
+def test_it_is_listed_trained_evaluated_analysed_and_merged(sources, tiny_backbone, images, tmp_path):
+    run, merged = str(tmp_path / "run"), str(tmp_path / "merged")
+    options = ("--set", "start=0.1", "--epochs", "1", "--batch-size", "8", "--precision", "fp32", "--output", run)
+    commands = [
+        ["methods", "nudge"],
+        ["train", str(images), "--model", tiny_backbone, "--method", "nudge", *options],
+        ["evaluate", run, str(images)],
+        ["analyze", run],
+        ["merge", run, "--output", merged],
+    ]
+    program = f"from rlrr.cli.main import main\nfor command in {commands}:\n    assert main(command) == 0, command"
+    environment = {**os.environ, "PYTHONPATH": str(sources)}
+    process = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    return process.stdout
-
-
-def test_its_settings_parameters_and_capabilities_are_listed(sources):
-    text = run(sources, "methods", "nudge")
-    assert "start" in text
-    assert f"{12 * 9 * 768:,}" in text  # qkv, proj, fc1 and fc2 have 3, 1, 4 and 1 times 768 outputs
-
-
-def test_it_is_trained_evaluated_analysed_and_merged(sources, tiny_backbone, images, tmp_path):
-    folder = tmp_path / "run"
-    options = ("--method", "nudge", "--set", "start=0.1", "--epochs", "1", "--batch-size", "8", "--precision", "fp32")
-    run(sources, "train", str(images), "--model", tiny_backbone, *options, "--output", str(folder))
-    assert "accuracy" in run(sources, "evaluate", str(folder), str(images))
-    run(sources, "analyze", str(folder))
-    assert (folder / "analysis" / "report.html").exists()
-    run(sources, "merge", str(folder), "--output", str(tmp_path / "merged"))
+    assert f"{12 * 9 * 768:,}" in process.stdout  # qkv, proj, fc1 and fc2 have 3, 1, 4 and 1 times 768 outputs
+    assert (tmp_path / "run" / "analysis" / "report.html").exists()
     assert (tmp_path / "merged" / "config.json").exists()

@@ -24,6 +24,8 @@ from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.recipes.recipe import Recipe
 from rlrr.training.run import build
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("merge")]
+
 CLASSES = ["blå", "green", "red"]
 CASES = {"vit": "rlrr", "swin": "rlrr", "lora": "lora"}
 
@@ -173,7 +175,7 @@ def test_what_exists_is_not_overwritten(runs, tmp_path):
     (tmp_path / "folder" / "thesis.txt").touch()
     (tmp_path / "file").write_text("words")
     for name in ("folder", "file"):
-        with pytest.raises(rlrr.RLRRError, match=f"{name} exists: give another --output") as caught:
+        with pytest.raises(rlrr.RLRRError, match=f"{name} exists") as caught:
             merge(runs["vit"], tmp_path / name)
         assert isinstance(caught.value, UsageError)
     assert (tmp_path / "file").read_text() == "words"

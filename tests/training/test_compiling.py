@@ -17,6 +17,8 @@ from rlrr.training.compiling import compile_model
 from rlrr.training.run import build, train
 from rlrr.training.trainer import ClassificationTrainer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def recipe(tiny_backbone, images):

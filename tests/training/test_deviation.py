@@ -20,6 +20,8 @@ from rlrr.training.deviation import Deviation
 from rlrr.training.output import METRICS, read_metrics
 from rlrr.training.run import build, train
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"img_size": 32, "num_classes": 3}
 VIT = {"patch_size": 8, "depth": 2, "embed_dim": 32, "num_heads": 2}
 SWIN = {"patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": (1, 2), "num_heads": (2, 2)}

@@ -30,6 +30,8 @@ from rlrr.training.objective import (
 from rlrr.training.output import CHECKPOINTS, METRICS, last_checkpoint, read_metrics
 from rlrr.training.run import train
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6  # in an epoch: 24 images, 4 in a batch
 
 

@@ -15,6 +15,8 @@ from rlrr.recipes.recipe import Recipe
 from rlrr.training.run import train
 from rlrr.training.trainer import ClassificationTrainer
 
+pytestmark = pytest.mark.slow
+
 OPENED: list[str] | None = None  # while it is a list, every file that Python opens is noted in it
 
 

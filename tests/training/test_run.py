@@ -27,6 +27,8 @@ from rlrr.training.output import CHECKPOINTS, METRICS, last_checkpoint, read_met
 from rlrr.training.run import build, train
 from rlrr.training.trainer import ClassificationTrainer
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6  # in an epoch: 24 images, 4 in a batch
 RANDOM = {"flip": True, "drop_path": 0.3, "mixup": 0.4, "cutmix": 0.4}
 PATIENT = {"method": "linear", "learning_rate": 1e-6, "early_stop": 2, "epochs": 5}

@@ -18,6 +18,8 @@ from rlrr.training.images import training_images
 from rlrr.training.run import build, load_data, set_seed
 from rlrr.training.trainer import make_trainer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def trainer(tiny_backbone, images, tmp_path):

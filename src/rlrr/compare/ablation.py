@@ -127,7 +127,7 @@ def data_names(data: Sequence[str]) -> dict[str, str]:
         if len(same) > 1 or not name.strip("."):
             raise UsageError(
                 f"The data {' and '.join(same)} have no name of their own ({name!r}): give them one run of rlrr ablate "
-                "each, with another --output.",
+                "each, with another `output`.",
             )
     return names
 
@@ -139,7 +139,7 @@ def depth_of(model: nn.Module) -> int:
         RLRRError: the family is not known, so that no blocks can be chosen.
     """
     if family_of(model) is None:
-        raise UsageError(f"The blocks of this {type(model).__name__} are not known: leave out --tables fig2.")
+        raise UsageError(f"The blocks of this {type(model).__name__} are not known: leave out `tables` fig2.")
     return stage_depth(model)
 
 

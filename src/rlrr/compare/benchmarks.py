@@ -165,5 +165,5 @@ def check_places(benchmark: Benchmark, root: Path, jobs: Mapping[str, Job]) -> N
         raise UsageError(f"There is no folder {root}: give the one that holds the tasks of {benchmark.title}.")
     if missing := [name for name, job in jobs.items() if not Path(job.plan.recipe.data).is_dir()]:
         raise UsageError(
-            f"{root} has no folder of {', '.join(missing)}: put what is missing there, or choose others with --tasks.",
+            f"{root} has no folder of {', '.join(missing)}: put what is missing there, or choose others with `tasks`.",
         )

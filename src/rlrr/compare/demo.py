@@ -74,7 +74,7 @@ def run_demo(
         Outcomes, by method.
     """
     if folder.is_dir() and (others := sorted({path.name for path in folder.iterdir()} - set(_OURS))):
-        raise UsageError(f"{folder} holds something else ({others[0]}): give another --output.")
+        raise UsageError(f"{folder} holds something else ({others[0]}): give another `output`.")
     test = load_data(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed).test
     assert test is not None, "the demo's data has test images"
     outcomes = {}

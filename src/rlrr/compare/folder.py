@@ -87,7 +87,7 @@ def check_data(plan: Plan, folder: Path) -> None:
     if changed:
         raise UsageError(
             f"{', '.join(changed)} in {folder} had other images than {plan.recipe.data} has now: delete {folder}, or "
-            "give another --output.",
+            "give another `output`.",
         )
 
 
@@ -116,7 +116,7 @@ def locked(folder: Path) -> Iterator[None]:
         with FileLock(folder / ".lock", timeout=0):
             yield
     except Timeout:
-        raise RLRRError(f"Another process works in {folder}: wait for it, or give another --output.") from None
+        raise RLRRError(f"Another process works in {folder}: wait for it, or give another `output`.") from None
 
 
 def _made(plan: Plan, fingerprint: str, folder: Path) -> tuple[Result | None, str]:
@@ -137,7 +137,7 @@ def _made(plan: Plan, fingerprint: str, folder: Path) -> tuple[Result | None, st
         weights = result.fingerprint if result else made.get("fingerprint", fingerprint)
     except (KeyError, TypeError, RLRRError):
         raise RLRRError(
-            f"{folder / OPTIONS} is damaged, or of another version of rlrr: give another --output."
+            f"{folder / OPTIONS} is damaged, or of another version of rlrr: give another `output`."
         ) from None
     if recipe.digest() != plan.recipe.digest():
         here = {name: getattr(plan.recipe, name) for name in ELSEWHERE}
@@ -146,7 +146,7 @@ def _made(plan: Plan, fingerprint: str, folder: Path) -> tuple[Result | None, st
         changed.append(f"weights of the backbone: {weights[:12]} -> {fingerprint[:12]}")
     if changed:
         raise UsageError(
-            f"{folder} was made with other options ({'; '.join(changed)}): give the same ones, or another --output.",
+            f"{folder} was made with other options ({'; '.join(changed)}): give the same ones, or another `output`.",
         )
     return result, source
 

@@ -40,11 +40,11 @@ class Plan:
         if self.recipe.early_stop:
             raise UsageError("The recipe has early_stop: leave it out, since all epochs are run here.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise UsageError(f"--seeds must be different and 0 or more, not {listed(self.seeds)}.")
+            raise UsageError(f"`seeds` must be different and 0 or more, not {listed(self.seeds)}.")
         if not self.rates or len(set(self.rates)) < len(self.rates) or min(self.rates) <= 0:
-            raise UsageError(f"--rates must be different and above 0, not {listed(self.rates)}.")
+            raise UsageError(f"`rates` must be different and above 0, not {listed(self.rates)}.")
         if self.protocol == "paper" and (len(self.seeds) > 1 or self.rates != (1.0,)):
-            raise UsageError("--protocol paper is one seed at the recipe's own learning rate.")
+            raise UsageError("`protocol` paper is one seed at the recipe's own learning rate.")
         for rate in self.rates:
             self.tested(self.seeds[0], rate)
 

@@ -141,5 +141,5 @@ def _check_tests_agree(name: str, plan: Plan) -> None:
     if any(test and first and set(test.names) != set(first.names) for test in others):
         raise UsageError(
             f"{name} draws its test images anew for each seed, so that a rate chosen with one seed is chosen on images "
-            "that another tests on: give one of --rates, or one of --seeds.",
+            "that another tests on: give one of `rates`, or one of `seeds`.",
         )

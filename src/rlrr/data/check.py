@@ -91,7 +91,7 @@ def prepare_split(
         lines = "\n".join(f"  {reason}" for reason in bad[:20]) + (f"\n  and {len(bad) - 20} more" * (len(bad) > 20))
         raise RLRRError(
             f"{len(bad)} of the {len(split)} images of {what} cannot be read:\n{lines}\n"
-            "Fix or remove them, or use --bad-images skip."
+            "Fix or remove them, or use `bad_images` skip."
         )
     logger.warning("%s: skipped %d of %d images that cannot be read", what, len(bad), len(split))
     good = [index for index, reason in enumerate(reasons) if not reason]

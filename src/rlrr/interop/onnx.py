@@ -138,7 +138,7 @@ def _program(model: nn.Module, example: Tensor, opset: int | None) -> Any:
         raise RLRRError(f"torch cannot export this {type(model).__name__} to ONNX: {brief(error)}.") from error
     written = program.model.opset_imports[""]
     if opset not in (None, written):
-        raise UsageError(f"torch cannot write opset {opset}, only {written} here: leave out --opset.")
+        raise UsageError(f"torch cannot write opset {opset}, only {written} here: leave out `opset`.")
     return program
 
 
@@ -150,7 +150,7 @@ def _logits(file: Path, pixels: Tensor) -> list[Tensor]:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     except Exception as error:  # the errors of ONNX Runtime have no other common base
         raise RLRRError(
-            f"ONNX Runtime cannot open what torch exported: {brief(error)}. Try another --opset."
+            f"ONNX Runtime cannot open what torch exported: {brief(error)}. Try another `opset`."
         ) from error
     return [
         torch.cat([torch.from_numpy(session.run(None, {"images": b.numpy()})[0]) for b in pixels.split(size)])
@@ -166,7 +166,7 @@ def _compare(logits: Sequence[Tensor], expected: Tensor, compared_on: str, opset
     if not difference <= TOLERANCE * largest:  # also if it is not a number
         raise RLRRError(
             f"The ONNX model differs from PyTorch by {difference:.1e} on {compared_on}, where the largest logit is "
-            f"{largest:.1e}: nothing is written. Try another --opset."
+            f"{largest:.1e}: nothing is written. Try another `opset`."
         )
     return Parity(
         compared_on=compared_on,

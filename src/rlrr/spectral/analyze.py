@@ -42,7 +42,7 @@ def analyze(
     One run is held in memory at a time, and nothing is written before all are measured.
 
     Args:
-        runs: Paths that `rlrr.spectral.tuned.open_tuned` opens: folders of runs, adapters or models, or files of weights.
+        runs: Paths for `rlrr.spectral.tuned.open_tuned`: folders of runs, adapters or models, or files of weights.
         output: A folder; it is made if it does not exist.
         start: The weights before tuning, for runs that do not name them.
         weights: Where the backbone's weights are now, if not where they were in training.
@@ -102,14 +102,14 @@ def _features(source: Tuned, split: tuple[Split, str] | None, directions: int) -
     if before is None or after is None or config is None:
         raise UsageError(
             f"{source.label}: features need the model that makes them and how it takes images, which files of weights "
-            "do not tell: leave out --images.",
+            "do not tell: leave out `images`.",
         )
     if split is None:
         own = source.record.data.get("source") if source.record else None
         if own is None:
             raise UsageError(
                 f"{source.label}: what {source.method} learned is no change of weights, so that features are compared: "
-                "give some images with --images.",
+                "give some images with `images`.",
             )
         split = _some(own)
     images, described = split

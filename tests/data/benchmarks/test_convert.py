@@ -17,6 +17,8 @@ from rlrr.data.benchmarks.vtab import load_vtab
 from rlrr.data.digest import data_digest
 from rlrr.errors import RLRRError, UsageError
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"train800": 5, "val200": 4, "test": 6}
 NAMES = ("train800", "val200", "train800val200", "test")
 
@@ -344,7 +346,7 @@ def test_a_task_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out" / "kitti").mkdir(parents=True)
     (tmp_path / "out" / "kitti" / "mine").touch()
     for options in ({}, {"task": "kitti"}):
-        refused(tmp_path / "all", tmp_path / "out", "out already has kitti: give another --output", **options)
+        refused(tmp_path / "all", tmp_path / "out", "out already has kitti: give another", **options)
     assert [done.task for done in convert_all(tmp_path / "all", tmp_path / "out", task="dtd")] == ["dtd"]
     assert sorted(os.listdir(tmp_path / "out")) == ["dtd", "kitti"]
 

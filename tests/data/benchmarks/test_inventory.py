@@ -11,6 +11,8 @@ from rlrr.data.benchmarks.inventory import take_inventory
 from rlrr.data.benchmarks.vtab import TASKS
 from rlrr.errors import RLRRError, UsageError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole_kitti(make_vtab, tmp_path_factory) -> Path:
@@ -221,7 +223,7 @@ def test_json_without_the_two_lists_is_checked_by_the_list_of_both(make_fgvc, tm
 
 
 def test_a_folder_of_both_needs_a_word(kitti, dogs):
-    with pytest.raises(RLRRError, match="both VTAB-1k and FGVC: choose with --benchmark") as error:
+    with pytest.raises(RLRRError, match="both VTAB-1k and FGVC: choose with") as error:
         take_inventory(kitti.parent)
     assert isinstance(error.value, UsageError)
     assert [task.name for task in take_inventory(kitti.parent, "fgvc").tasks] == [dogs.name]

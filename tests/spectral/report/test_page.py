@@ -18,6 +18,8 @@ from rlrr.spectral.analysis import Analysis, measure
 from rlrr.spectral.report.page import COLUMNS, UNKNOWN, table, write_page
 from rlrr.spectral.tuned import Pair
 
+pytestmark = pytest.mark.xdist_group("page")
+
 PHONE, DESK = 390, 1280
 GROUND = {
     scheme: "rgb({}, {}, {})".format(*bytes.fromhex(getattr(COLOURS["paper"], scheme)[1:]))

@@ -85,6 +85,7 @@ def run(code, *arguments):
     return result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from rlrr import RLRRConfig
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = {
     "the paper's": {},
     "rank 3": {"rank": 3},

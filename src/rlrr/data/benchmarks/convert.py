@@ -77,8 +77,8 @@ def convert(source: str | Path, output: str | Path, *, task: str | None = None) 
 def _refuse_existing(output: Path, tasks: list[str]) -> None:
     if there := [name for name in tasks if (output / name).exists()]:
         raise UsageError(
-            f"{output} already has {enumerated(there)}: give another --output, remove what is there, or choose one of "
-            "the other tasks with --task.",
+            f"{output} already has {enumerated(there)}: give another `output`, remove what is there, or choose one of "
+            "the other tasks with `task`.",
         )
 
 
@@ -122,7 +122,7 @@ def _by_task(copies: list[Copy], source: str, task: str | None) -> dict[str, Cop
     if not named:
         raise RLRRError(
             f"{source} holds {enumerated(unknown)}, which is no name of a task of VTAB-1k: give what holds one task "
-            f"only and say with --task which it is, of {', '.join(TASKS)}."
+            f"only and say with `task` which it is, of {', '.join(TASKS)}."
         )
     if unknown:
         logger.warning("%s: not converted, since no task of VTAB-1k is called so: %s", source, enumerated(unknown))

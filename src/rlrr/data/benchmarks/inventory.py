@@ -142,7 +142,7 @@ _RULES: dict[Benchmark, _Rules] = {
 def _told_by_lists(root: Path, children: list[Path]) -> Benchmark:
     found = [key for key, rules in _RULES.items() if any(rules.is_task(folder) for folder in (root, *children))]
     if len(found) > 1:
-        raise UsageError(f"{root} holds tasks of both VTAB-1k and FGVC: choose with --benchmark.")
+        raise UsageError(f"{root} holds tasks of both VTAB-1k and FGVC: choose with `benchmark`.")
     if not found:
         raise RLRRError(
             f"{root} holds no task of VTAB-1k (a folder with train800.txt) or of FGVC (one with test.json and "
