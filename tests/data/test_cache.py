@@ -183,7 +183,7 @@ def test_bad_images_are_named_each_time_and_nothing_is_kept(folder: Path, split:
     split.images[4].unlink()  # type: ignore[union-attr]
     message = (
         "2 of the 6 images of train cannot be read:\n  a/1.png: not an image\n  c/0.png: no such file\n"
-        "Fix or remove them, or use --bad-images skip."
+        "Fix or remove them, or use `bad_images` skip."
     )
     for _ in range(2):
         with pytest.raises(RLRRError) as error:

@@ -65,7 +65,7 @@ def test_all_bad_images_are_named_at_once_with_the_reason(split: Split) -> None:
         prepare_split(split, prepare, what="val")
     assert str(error.value) == (
         "3 of the 5 images of val cannot be read:\n  cat/0.png: not an image\n  dog/0.png: empty file\n"
-        "  dog/2.png: no such file\nFix or remove them, or use --bad-images skip."
+        "  dog/2.png: no such file\nFix or remove them, or use `bad_images` skip."
     )
 
 
