@@ -276,8 +276,8 @@ def test_a_factor_is_of_the_recipes_own_rate_or_the_methods(options, rate, expec
         ({"seeds": ()}, "seeds"),
         ({"seeds": (1, 1)}, "seeds"),
         ({"rates": (0.0,)}, "rates"),
-        ({"protocol": "paper", "seeds": (1, 2), "rates": (1.0,)}, "--protocol paper"),
-        ({"protocol": "paper", "seeds": (1,), "rates": (1.0, 2.0)}, "--protocol paper"),
+        ({"protocol": "paper", "seeds": (1, 2), "rates": (1.0,)}, "protocol"),
+        ({"protocol": "paper", "seeds": (1,), "rates": (1.0, 2.0)}, "protocol"),
     ],
 )
 def test_a_plan_that_cannot_be_measured_is_refused(plan, named):

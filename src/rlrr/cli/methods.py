@@ -62,7 +62,7 @@ def explain(name: str) -> dict[str, Any]:
     return asdict(METHODS[name]) | {
         "settings": _settings(name, kind) if kind else {},
         "parameters": _parameters(name),
-        "abilities": _abilities(name),
+        "abilities": abilities(name),
     }
 
 
@@ -99,7 +99,7 @@ def _parameters(name: str) -> int:
         return parameter_counts(apply_method(timm.create_model(_MODEL, num_classes=10), name))["adapter"]
 
 
-def _abilities(name: str) -> dict[str, bool]:
+def abilities(name: str) -> dict[str, bool]:
     """Ask a small adapted model what it can do."""
     from timm.models.vision_transformer import VisionTransformer
 
@@ -131,5 +131,8 @@ def _print(explained: dict[str, Any]) -> None:
             default = default.lower()
         print(f"  {name}: {setting['type']} (default: {default})")
         if setting["meaning"]:
-            meaning = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", setting["meaning"])  # links of Markdown
-            print(textwrap.fill(meaning, 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
+            meaning = re.sub(r"\[([^]]*)\]\([^)]*\)|<[^>]*>", r"\1", setting["meaning"])  # Markdown's links and HTML
+            lines = (
+                2 if explained["config"].startswith("peft:") else 8
+            )  # PEFT's own texts fill pages; --json has the whole
+            print(textwrap.indent(textwrap.fill(meaning, 94, max_lines=lines, placeholder=" …"), " " * 6))

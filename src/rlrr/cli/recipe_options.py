@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import SUPPRESS, Namespace
 from collections.abc import Collection
 from dataclasses import MISSING, fields
@@ -30,7 +31,7 @@ def add_recipe_options(parser: Parser, names: Collection[str] | None = None) -> 
             group = parser.add_argument_group(GROUPS[option.name])
         if option.name == "data" or (names is not None and option.name not in names):
             continue
-        text = texts[option.name].replace("\n", " ")
+        text = re.sub(r"`(\w+)`", _as_option, texts[option.name].replace("\n", " "))
         if option.name == "learning_rate":
             text = (
                 f"{text.removesuffix('.')} ({', '.join(f'{m.learning_rate:g} {name}' for name, m in METHODS.items())})."
@@ -40,6 +41,11 @@ def add_recipe_options(parser: Parser, names: Collection[str] | None = None) -> 
         name = f"--{_NAMES.get(option.name, option.name)}"
         more = {"metavar": "{true,false}"} if option.default is True else {}
         parser.add_argument(name, type=hints[option.name], group=group, default=SUPPRESS, help=text, **more)
+
+
+def _as_option(argument: re.Match[str]) -> str:
+    """Write a Python argument as the option that it is on the command line."""
+    return "--" + _NAMES.get(argument[1], argument[1]).replace("_", "-")
 
 
 def given_options(options: Namespace, names: Collection[str]) -> dict[str, Any]:

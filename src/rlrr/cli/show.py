@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlrr.adapters.record import TENSORS, Record
+from rlrr.cli.methods import abilities
 from rlrr.report.table import text_table
 
 
@@ -41,5 +42,7 @@ def print_record(record: Record, folder: str | Path) -> None:
     if skipped := record.data["skipped"]:
         print(f"skipped    {len(skipped)} images that cannot be read (listed in {folder}/rlrr.json)")
     print(f"saved in   {folder}")
-    run, merged = shlex.quote(str(folder)), shlex.quote(f"{folder}-merged")
-    print(f"next       rlrr predict {run} IMAGE …   or   rlrr merge {run} --output {merged}")
+    run, merged, exported = (shlex.quote(f"{folder}{ending}") for ending in ("", "-merged", ".onnx"))
+    merges = abilities(record.method)["can_merge"]
+    ship = f"rlrr merge {run} --output {merged}" if merges else f"rlrr export {run} --output {exported}"
+    print(f"next       rlrr predict {run} IMAGE …   or   {ship}")

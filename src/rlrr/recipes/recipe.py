@@ -96,7 +96,7 @@ class Recipe:
     random_crop: list[float] | None = None
     """RandomResizedCrop: least and greatest share of the image's area that is kept, as 0.5,1. Off by default."""
     random_position: bool = False
-    """Crop training images at a random place instead of the centre; needs a crop_pct below 1."""
+    """Crop training images at a random place instead of the centre; needs `crop_pct` below 1."""
     mixup: float = 0.0
     """Mixup: alpha of its Beta distribution; 0 is off."""
     cutmix: float = 0.0
@@ -177,9 +177,9 @@ class Recipe:
         if self.schedule != "restarts" and (self.restart_epochs, self.restart_factor) != (10, 1):
             _exclude("restart_epochs" if self.restart_epochs != 10 else "restart_factor", f"schedule {self.schedule}")
         if self.random_crop is not None and self.random_position:
-            _exclude("random_position", "random_crop, which crops at random places too")
+            _exclude("random_position", "`random_crop`, which crops at random places too")
         if self.train_on == "trainval" and self.early_stop:
-            _exclude("early_stop", "train_on trainval, which has no validation images")
+            _exclude("early_stop", "`train_on` trainval, which has no validation images")
         if self.protocol == "paper":
             for name, usual in (("early_stop", None), ("test", True), ("select", "best")):
                 if getattr(self, name) != usual:

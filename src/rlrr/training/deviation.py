@@ -86,7 +86,7 @@ def check_measurable(model: nn.Module) -> None:
     """
     if not can_merge(model):
         raise UsageError(
-            "log_deviation measures how far weights move, and the update of this method is no change of weights: "
+            "`log_deviation` measures how far weights move, and the update of this method is no change of weights: "
             "leave it out."
         )
 

@@ -149,7 +149,7 @@ def test_one_task_of_many_can_be_chosen(tmp_path: Path) -> None:
 
 def test_a_task_whose_name_does_not_tell_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     noah(tmp_path / "all" / "mine")
-    refused(tmp_path / "all", tmp_path / "out", "holds mine, .* say with --task which it is, of cifar, caltech101,")
+    refused(tmp_path / "all", tmp_path / "out", "holds mine, .* say with `task` which it is, of cifar, caltech101,")
     assert [done.task for done in convert_all(tmp_path / "all", tmp_path / "out", task="kitti")] == ["kitti"]
     noah(tmp_path / "all" / "VTAB_dtd")
     assert [done.task for done in convert_all(tmp_path / "all", tmp_path / "out")] == ["dtd"]
