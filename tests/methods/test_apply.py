@@ -50,7 +50,7 @@ def test_counts_are_of_the_adapter_and_of_the_classifier(backbone):
         "lora": {"adapter": 2 * 8 * (96 + 32 + 32 + 32 + 128 + 32 + 32 + 128), "head": head},
     }
     name = backbone.name_or_path
-    for method in METHODS:
+    for method in expected:
         model = load_backbone(name, num_classes=3).model
         assert parameter_counts(apply_method(model, method)) == expected[method], method
 

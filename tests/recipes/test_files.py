@@ -108,7 +108,7 @@ def test_the_run_is_as_long_as_the_papers_and_warms_up_for_ten_epochs_or_not_at_
     assert (len(rates), rates.index(max(rates))) == (epochs, warmup)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "rlrr"])
+@pytest.mark.parametrize("method", [name for name in METHODS if not files.has_recipe(name, "vtab1k")])
 def test_a_method_without_a_recipe_takes_the_benchmarks_images_and_budget_and_its_own_defaults(method):
     cifar = {**OF_VTAB1K, "data": "vtab-1k/cifar", "flip": False, "method": method}
     assert load_recipe("vtab1k/cifar.yaml", method) == Recipe(**cifar)
@@ -118,12 +118,12 @@ def test_a_method_without_a_recipe_takes_the_benchmarks_images_and_budget_and_it
     assert load_recipe("fgvc_aug/cub", method) == Recipe(**mixed)
 
 
-def test_the_rows_of_every_file_are_those_of_its_benchmark_and_its_folder_is_a_method():
+def test_the_rows_of_every_file_are_tasks_of_its_benchmark_and_its_folder_is_a_method():
     folder = Path(files.__file__).parent
     for path in folder.glob("*/*.yaml"):
         rows = yaml.safe_load(path.read_text(encoding="utf-8")).keys() - {"all"}
         benchmark = yaml.safe_load((folder / "benchmarks" / path.name).read_text(encoding="utf-8"))
-        assert rows == benchmark.keys() - {"all"}, path
+        assert rows <= benchmark.keys() - {"all"}, path
         assert path.parent.name in ("benchmarks", *METHODS)
 
 

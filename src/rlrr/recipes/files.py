@@ -1,7 +1,8 @@
 """Recipes as YAML: the one reader and writer, and the packaged recipes by name.
 
 `benchmarks/NAME.yaml` holds what a benchmark gives every method: its images and the training budget. `METHOD/NAME.yaml`
-holds what a method adds. Both have the options of all tasks under `all`, and a row for each task.
+holds what a method adds. Both have the options of all tasks under `all`; a benchmark has a row for each task, and a
+method for those that differ.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def parse_yaml(text: str) -> Any:
 
 def packaged_recipes() -> list[str]:
     """List the names of the packaged recipes, in order: BENCHMARK/TASK, and those of a file of their own."""
-    tasks = [f"{benchmark}/{task}" for benchmark in _benchmarks() for task in _rows(_BENCHMARKS, benchmark)]
+    benchmarks = {benchmark: _content(_BENCHMARKS, benchmark).keys() - {"all"} for benchmark in _benchmarks()}
+    tasks = [f"{benchmark}/{task}" for benchmark, rows in benchmarks.items() for task in rows]
     return sorted([*tasks, *(path.stem for path in _FOLDER.glob("*.yaml"))])
 
 
@@ -66,8 +68,8 @@ def packaged_options(name: str, method: str | None = None) -> dict[str, Any]:
     if not benchmark:
         return read_options(_FOLDER / f"{bare}.yaml") | ({"method": method} if method else {})
     method = method or "rlrr"
-    options = _rows(_BENCHMARKS, benchmark)[task] | {"method": method}
-    return options | (_rows(method, benchmark)[task] if has_recipe(method, benchmark) else {})
+    options = _row(_BENCHMARKS, benchmark, task) | {"method": method}
+    return options | (_row(method, benchmark, task) if has_recipe(method, benchmark) else {})
 
 
 def has_recipe(method: str, benchmark: str) -> bool:
@@ -166,8 +168,11 @@ def _benchmarks() -> list[str]:
     return [path.stem for path in (_FOLDER / _BENCHMARKS).glob("*.yaml")]
 
 
-def _rows(folder: str, benchmark: str) -> dict[str, dict[str, Any]]:
-    """Read the rows of a benchmark's file by task, each with the options of all tasks."""
-    content = parse_yaml((_FOLDER / folder / f"{benchmark}.yaml").read_text(encoding="utf-8"))
-    shared = content.pop("all", {})
-    return {task: overlay(shared, row) for task, row in content.items()}
+def _row(folder: str, benchmark: str, task: str) -> dict[str, Any]:
+    """Read the row of a task, which a method's file need not have, over the options of all tasks."""
+    content = _content(folder, benchmark)
+    return overlay(content.get("all", {}), content.get(task, {}))
+
+
+def _content(folder: str, benchmark: str) -> dict[str, dict[str, Any]]:
+    return parse_yaml((_FOLDER / folder / f"{benchmark}.yaml").read_text(encoding="utf-8"))
