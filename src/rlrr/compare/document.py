@@ -45,7 +45,7 @@ def benchmark_document(
     results: Mapping[str, Result],
     printed: Published | None,
     recipes: str,
-    own: Mapping[str, Any],
+    data_config: Mapping[str, Any],
 ) -> Document:
     """Make a benchmark's table, with the means, beside the published numbers.
 
@@ -56,13 +56,13 @@ def benchmark_document(
         results: By task.
         printed: The numbers to compare with.
         recipes: Description of the recipes, from `paper_recipe`.
-        own: The backbone's own preprocessing, as timm describes it.
+        data_config: The backbone's own preprocessing, as timm describes it.
     """
     title = benchmark.title + (f" with {variant}" if variant else "")
     lines = benchmark_lines(benchmark.groups, results, printed)
     columns = ["task", f"ours ({plan.epoch}), %", "seeds"]
     columns += [f"printed ({printed.protocol}), %" if printed else "printed, %", "difference"]
-    facts = _facts({"": plan}, list(results.values()), {"": recipes}, own) | {
+    facts = _facts({"": plan}, list(results.values()), {"": recipes}, data_config) | {
         "printed": _origin(printed) if printed else f"nothing for {plan.recipe.method} on {plan.recipe.model}",
     }
     if odd := _other_counts(benchmark, results):
@@ -95,7 +95,7 @@ def ablation_document(
     plans: Mapping[str, Plan],
     results: Mapping[str, Mapping[str, Result]],
     recipes: Mapping[str, str],
-    own: Mapping[str, Any],
+    data_config: Mapping[str, Any],
 ) -> Document:
     """Make the tables of an ablation.
 
@@ -104,7 +104,7 @@ def ablation_document(
         plans: Plans of the full method, by data.
         results: By data and variation.
         recipes: Descriptions of the recipes by data, from `paper_recipe` or `recipe_options`.
-        own: The backbone's own preprocessing, as timm describes it.
+        data_config: The backbone's own preprocessing, as timm describes it.
     """
     plan = next(iter(plans.values()))
     every = [result for of_data in results.values() for result in of_data.values()]
@@ -120,7 +120,7 @@ def ablation_document(
         columns += ["to full", printed, "to full (printed)"]
         sections.append((f"{table.title}: {plan.epoch}", markdown_table(columns, ablation_rows(lines[table.title]))))
     papers = [table.paper for table in tables if table.paper]
-    facts = _facts(plans, every, recipes, own) | {
+    facts = _facts(plans, every, recipes, data_config) | {
         "printed": "; ".join(map(_origin, papers)) or "nothing: the paper's numbers are in a plot only",
     }
     notes = [
@@ -180,16 +180,16 @@ def _compared(plan: Plan, printed: Published | Ablation) -> str:
 
 def _other_counts(benchmark: Benchmark, results: Mapping[str, Result]) -> str:
     """List the tasks with more or fewer images than the original; a copy may be cut short."""
-    found = {name: (result.images["train"], result.images["test"]) for name, result in results.items()}
+    counts_of = {name: (result.images["train"], result.images["test"]) for name, result in results.items()}
     return "; ".join(
         "{} {:,} and {:,} of {:,} and {:,}".format(name, *counts, *benchmark.images[name])
-        for name, counts in found.items()
+        for name, counts in counts_of.items()
         if counts != benchmark.images[name]
     )
 
 
 def _facts(
-    plans: Mapping[str, Plan], results: Sequence[Result], recipes: Mapping[str, str], own: Mapping[str, Any]
+    plans: Mapping[str, Plan], results: Sequence[Result], recipes: Mapping[str, str], data_config: Mapping[str, Any]
 ) -> dict[str, str]:
     """List the facts that all results share, and their cost together."""
     plan = next(iter(plans.values()))
@@ -202,7 +202,7 @@ def _facts(
             else f"the recipe's times {rates}, not tuned: one rate for all"
         )
     facts["recipe"] = _grouped(recipes)
-    normalizations = {name: _normalization(plan.recipe, own) for name, plan in plans.items()}
+    normalizations = {name: _normalization(plan.recipe, data_config) for name, plan in plans.items()}
     if any(normalizations.values()):
         facts["normalization"] = _grouped({name: text or "the backbone's" for name, text in normalizations.items()})
     if not results:
@@ -217,12 +217,12 @@ def _facts(
     return facts
 
 
-def _normalization(recipe: Recipe, own: Mapping[str, Any]) -> str:
+def _normalization(recipe: Recipe, data_config: Mapping[str, Any]) -> str:
     """Name the normalization of a recipe where it is not that of its backbone; else nothing."""
     used = preprocessing(recipe)
-    if all(tuple(used.get(key, own[key])) == tuple(own[key]) for key in ("mean", "std")):
+    if all(tuple(used.get(key, data_config[key])) == tuple(data_config[key]) for key in ("mean", "std")):
         return ""
-    mean, deviation = (" ".join(f"{value:g}" for value in own[key]) for key in ("mean", "std"))
+    mean, deviation = (" ".join(f"{value:g}" for value in data_config[key]) for key in ("mean", "std"))
     return f"{recipe.normalization}, by the recipe; {recipe.model} was trained with mean {mean}, deviation {deviation}"
 
 

@@ -27,14 +27,14 @@ def load_hub(name: str, *, val_fraction: float | None, seed: int) -> ImageData:
         RLRRError: `datasets` is not installed, the data set cannot be had, or it has no images with labels.
     """
     name, _, column = name.partition("#")
-    found = _load(name)
+    loaded = load_parts(name)
     parts: dict[str, datasets.Dataset] = {}
-    for key in found:
+    for key in loaded:
         if key.casefold() in ALIASES:
-            parts.setdefault(ALIASES[key.casefold()], found[key])
+            parts.setdefault(ALIASES[key.casefold()], loaded[key])
     if "train" not in parts:
-        raise RLRRError(f"{name} has no train split, only {', '.join(found)}: save a folder of images from it.")
-    image_column, label_column = _columns(name, parts["train"], column)
+        raise RLRRError(f"{name} has no train split, only {', '.join(loaded)}: save a folder of images from it.")
+    image_column, label_column = label_columns(name, parts["train"], column)
     classes = parts["train"].features[label_column].names
     splits = {}
     for key, part in parts.items():
@@ -43,7 +43,7 @@ def load_hub(name: str, *, val_fraction: float | None, seed: int) -> ImageData:
         labels = list(part[label_column])
         if all(label is not None and label >= 0 for label in labels):
             names = [f"{key}/{index}" for index in range(len(labels))]
-            splits[key] = Split(_Images(part, image_column), labels, names)
+            splits[key] = Split(ColumnImages(part, image_column), labels, names)
         elif key == "test":  # as in a competition, where they are kept back
             logger.warning("%s: test is not read, since labels are missing in it", name)
         else:
@@ -52,7 +52,12 @@ def load_hub(name: str, *, val_fraction: float | None, seed: int) -> ImageData:
     return assemble(name, classes, splits, origins, val_fraction=val_fraction, seed=seed)
 
 
-def _load(name: str) -> Mapping[str, datasets.Dataset]:
+def load_parts(name: str) -> Mapping[str, datasets.Dataset]:
+    """Load a data set by its name on the Hub or from a folder, by split.
+
+    Raises:
+        RLRRError: it cannot be loaded, or the extra `hub` is not installed.
+    """
     require("hub")
     import datasets
 
@@ -60,19 +65,24 @@ def _load(name: str) -> Mapping[str, datasets.Dataset]:
     saved = any((folder / marker).is_file() for marker in ("dataset_dict.json", "state.json"))
     try:
         if saved:
-            found = datasets.load_from_disk(folder)
+            loaded = datasets.load_from_disk(folder)
         else:
-            found = datasets.load_dataset(str(folder) if folder.is_dir() else name)
+            loaded = datasets.load_dataset(str(folder) if folder.is_dir() else name)
     except Exception as error:  # of the network, the cache, the Hub or a reader: all end the same way
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise RLRRError(
             f"Cannot load the data set {name!r} ({reason.rstrip('.')}). Without a network, use a local "
             "folder of images, or set HF_HOME to a cache that holds it."
         ) from error
-    return {"train": found} if isinstance(found, datasets.Dataset) else found
+    return {"train": loaded} if isinstance(loaded, datasets.Dataset) else loaded
 
 
-def _columns(name: str, part: datasets.Dataset, column: str) -> tuple[str, str]:
+def label_columns(name: str, part: datasets.Dataset, column: str) -> tuple[str, str]:
+    """Find the columns of images and labels; `column` names that of the labels, or "" where there is one only.
+
+    Raises:
+        RLRRError: there is none, or there are several to choose from.
+    """
     import datasets
 
     features = part.features
@@ -91,7 +101,7 @@ def _columns(name: str, part: datasets.Dataset, column: str) -> tuple[str, str]:
     return images[0], usual[0]
 
 
-class _Images(Sequence[Any]):
+class ColumnImages(Sequence[Any]):
     """The images of one split as bytes or paths, read from the Arrow file one by one."""
 
     def __init__(self, part: datasets.Dataset, column: str) -> None:

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from rlrr.data.benchmarks.vtab import is_vtab, read_vtab
 from rlrr.data.dataset import Split
-from rlrr.data.folder import _cannot_list, _entries, _is_image, _is_litter, _text
-from rlrr.data.hub import _columns, _Images, _load
+from rlrr.data.folder import as_text, cannot_list, entries_of, is_image, is_litter
+from rlrr.data.hub import ColumnImages, label_columns, load_parts
 from rlrr.data.split import ALIASES
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 
@@ -73,9 +73,9 @@ def find_copies(source: str, scratch: Path) -> Iterator[Copy]:
 
 def _below(root: Path, shown: str, scratch: Path, column: str) -> Iterator[Copy]:
     """Find tasks in a folder; `shown` is what messages call it, since an unpacked zip is in none that will stay."""
-    for parent, folders, files in os.walk(root, onerror=_cannot_list):
+    for parent, folders, files in os.walk(root, onerror=cannot_list):
         folder, place = Path(parent), os.path.normpath(os.path.join(shown, os.path.relpath(parent, root)))
-        folders[:] = sorted(name for name in folders if not _is_litter(name))
+        folders[:] = sorted(name for name in folders if not is_litter(name))
         names = {name.casefold() for name in folders}
         name = Path(os.path.abspath(folder)).name
         if is_vtab(folder):
@@ -89,7 +89,7 @@ def _below(root: Path, shown: str, scratch: Path, column: str) -> Iterator[Copy]
             yield Copy(name, place, partial(_from_images, folder, place))
         else:
             for file in sorted(files):
-                if file.casefold().endswith(".zip") and not _is_litter(file):
+                if file.casefold().endswith(".zip") and not is_litter(file):
                     inside = os.path.join(place, file)
                     yield from _below(_unpacked(folder / file, inside, scratch), inside, scratch, column)
             continue
@@ -132,46 +132,48 @@ def _from_lists(folder: Path, place: str) -> dict[str, Split]:
 
 def _from_images(root: Path, place: str) -> dict[str, Split]:
     """Read `train/img_12-label_3.png` in the order of the numbers, or `train/3/x.png`."""
-    folders, _ = _entries(root)
+    folders, _ = entries_of(root)
     parts = {_SPLITS[folder.name.casefold()]: folder for folder in folders if folder.name.casefold() in _SPLITS}
     return {key: _by_label(folder, f"{place}/{folder.name}", _MOST.get(key)) for key, folder in parts.items()}
 
 
 def _by_label(folder: Path, place: str, most: int | None) -> Split:
-    classes, files = _entries(folder)
-    found: list[tuple[int, int, Path]] = []  # number, label and file
-    for path in filter(_is_image, files):
+    classes, files = entries_of(folder)
+    labelled: list[tuple[int, int, Path]] = []  # number, label and file
+    for path in filter(is_image, files):
         if not (match := re.fullmatch(r"img_(\d+)-label_(\d+)", path.stem)):
             raise RLRRError(
-                f"{place}/{_text(path.name)} has no label in its name, as img_0-label_5.png has: add lists."
+                f"{place}/{as_text(path.name)} has no label in its name, as img_0-label_5.png has: add lists."
             )
-        found.append((int(match[1]), int(match[2]), path))
+        labelled.append((int(match[1]), int(match[2]), path))
     for one in classes:
         if not one.name.isdecimal():
-            raise RLRRError(f"{place}/{_text(one.name)}: a folder of images must be called by its label, as {place}/5.")
-        found += [(len(found) + i, int(one.name), p) for i, p in enumerate(filter(_is_image, _entries(one)[1]))]
-    found.sort()
-    if twice := [path for (one, _, _), (other, _, path) in pairwise(found) if one == other]:
+            raise RLRRError(
+                f"{place}/{as_text(one.name)}: a folder of images must be called by its label, as {place}/5."
+            )
+        labelled += [(len(labelled) + i, int(one.name), p) for i, p in enumerate(filter(is_image, entries_of(one)[1]))]
+    labelled.sort()
+    if twice := [path for (one, _, _), (other, _, path) in pairwise(labelled) if one == other]:
         raise RLRRError(f"{place}/{twice[0].name}: another image has the same number; remove the one that is wrong.")
-    if classes and most and len(found) > most:
-        raise RLRRError(f"{place} has {len(found)} images sorted by class, so that its first {most} cannot be told.")
-    names = [f"{place}/{_text(path.relative_to(folder))}" for _, _, path in found]
-    return Split([path for _, _, path in found], [label for _, label, _ in found], names)
+    if classes and most and len(labelled) > most:
+        raise RLRRError(f"{place} has {len(labelled)} images sorted by class, so that its first {most} cannot be told.")
+    names = [f"{place}/{as_text(path.relative_to(folder))}" for _, _, path in labelled]
+    return Split([path for _, _, path in labelled], [label for _, label, _ in labelled], names)
 
 
 def _from_saved(folder: Path, place: str, column: str) -> dict[str, Split]:
-    return _from_dataset(_load(str(folder)), place, column)
+    return _from_dataset(load_parts(str(folder)), place, column)
 
 
-def _from_dataset(found: Mapping[str, datasets.Dataset], place: str, column: str) -> dict[str, Split]:
-    parts = {_SPLITS[key.casefold()]: part for key, part in found.items() if key.casefold() in _SPLITS}
+def _from_dataset(parts_by_name: Mapping[str, datasets.Dataset], place: str, column: str) -> dict[str, Split]:
+    parts = {_SPLITS[key.casefold()]: part for key, part in parts_by_name.items() if key.casefold() in _SPLITS}
     splits = {}
     for key, part in parts.items():
         image_column, label_column = _image_and_label(place, part, column)
         labels = list(part[label_column])
         if all(label is not None and label >= 0 for label in labels):
             splits[key] = Split(
-                _Images(part, image_column), labels, [f"{place}, {key}/{i}" for i in range(len(labels))]
+                ColumnImages(part, image_column), labels, [f"{place}, {key}/{i}" for i in range(len(labels))]
             )
         elif key != "test":  # as in CLEVR, where those of test are kept back
             raise RLRRError(f"{place}: labels are missing in {key}: take another source.")
@@ -187,7 +189,7 @@ def _image_and_label(place: str, part: datasets.Dataset, column: str) -> tuple[s
     named = any(isinstance(feature, datasets.ClassLabel) for feature in features.values())
     usual = [column] if column else [] if named else ["label", "labels", "cls"]
     numbers = [key for key in usual if isinstance(features.get(key), datasets.Value) and "int" in features[key].dtype]
-    return (images[0], numbers[0]) if images and numbers else _columns(place, part, column)
+    return (images[0], numbers[0]) if images and numbers else label_columns(place, part, column)
 
 
 def _on_hub(name: str, scratch: Path, column: str) -> Iterator[Copy]:
@@ -203,7 +205,9 @@ def _on_hub(name: str, scratch: Path, column: str) -> Iterator[Copy]:
     if zips:
         yield from _below(folder, f"hub:{name}", scratch, column)
     elif len(configs) < 2:
-        yield Copy(name.rpartition("/")[2], f"hub:{name}", lambda: _from_dataset(_load(name), f"hub:{name}", column))
+        yield Copy(
+            name.rpartition("/")[2], f"hub:{name}", lambda: _from_dataset(load_parts(name), f"hub:{name}", column)
+        )
     else:
         for config in configs:
             yield Copy(config, f"hub:{name} ({config})", partial(_from_config, name, config, column))
@@ -214,8 +218,8 @@ def _from_config(name: str, config: str, column: str) -> dict[str, Split]:
 
     place = f"hub:{name} ({config})"
     try:
-        found = datasets.load_dataset(name, config)
+        loaded = datasets.load_dataset(name, config)
     except Exception as error:  # of the network, the cache, the Hub or a reader: all end the same way
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise RLRRError(f"Cannot load {place} ({reason.rstrip('.')}). Try again, or give a local copy.") from error
-    return _from_dataset(found, place, column)
+    return _from_dataset(loaded, place, column)

@@ -140,15 +140,15 @@ _RULES: dict[Benchmark, _Rules] = {
 
 
 def _told_by_lists(root: Path, children: list[Path]) -> Benchmark:
-    found = [key for key, rules in _RULES.items() if any(rules.is_task(folder) for folder in (root, *children))]
-    if len(found) > 1:
+    benchmarks = [key for key, rules in _RULES.items() if any(rules.is_task(folder) for folder in (root, *children))]
+    if len(benchmarks) > 1:
         raise UsageError(f"{root} holds tasks of both VTAB-1k and FGVC: choose with `benchmark`.")
-    if not found:
+    if not benchmarks:
         raise RLRRError(
             f"{root} holds no task of VTAB-1k (a folder with train800.txt) or of FGVC (one with test.json and "
             "train.json or trainval.json)."
         )
-    return found[0]
+    return benchmarks[0]
 
 
 def _check(task: Task) -> TaskInventory:
@@ -163,7 +163,7 @@ def _check(task: Task) -> TaskInventory:
 def _read_images(task: Task) -> tuple[dict[str, bytes], list[Fault]]:
     """Decode every image once; return the SHA-256 of each file by path, and those that cannot be decoded."""
     items = {item.path: item for listing in task.listings.values() for item in listing.items}
-    there = [item for item in items.values() if item.path in task.files]
+    existing = [item for item in items.values() if item.path in task.files]
 
     def read(item: Item) -> bytes | Fault:
         name = f"{item.place}: {item.path}"
@@ -177,9 +177,9 @@ def _read_images(task: Task) -> tuple[dict[str, bytes], list[Fault]]:
         return hashlib.sha256(content).digest()
 
     with ThreadPool() as pool:  # Pillow decodes without holding the interpreter's lock
-        reading = pool.imap(read, there, chunksize=16)
-        results = list(tqdm(reading, f"Reading {folder_name(task.folder)}", len(there), disable=None))
-    digests = {item.path: result for item, result in zip(there, results, strict=True) if isinstance(result, bytes)}
+        reading = pool.imap(read, existing, chunksize=16)
+        results = list(tqdm(reading, f"Reading {folder_name(task.folder)}", len(existing), disable=None))
+    digests = {item.path: result for item, result in zip(existing, results, strict=True) if isinstance(result, bytes)}
     return digests, [result for result in results if isinstance(result, Fault)]
 
 

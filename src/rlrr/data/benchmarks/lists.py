@@ -131,9 +131,9 @@ class Task:
     def faults(self) -> list[Fault]:
         """Find what makes the lists unusable: what cannot be read, labels, classes, missing and shared images."""
         listings = self.listings.values()
-        found = [fault for listing in listings for fault in listing.faults]
-        found += [fault for listing in listings for fault in self._bad_labels(listing)]
-        found += [
+        faults = [fault for listing in listings for fault in listing.faults]
+        faults += [fault for listing in listings for fault in self._bad_labels(listing)]
+        faults += [
             Fault("missing file", f"{item.place}: there is no file {item.path}")
             for listing in listings
             for item in listing.items
@@ -141,10 +141,10 @@ class Task:
         ]
         for one, other in (("train", "val"), ("train", "test"), ("val", "test"), ("trainval", "test")):
             if one in self.listings and other in self.listings:
-                found += _shared(self.listings[one], self.listings[other])
+                faults += _shared(self.listings[one], self.listings[other])
         if all(listing.items for listing in listings):
-            found += self._other_classes()
-        return found
+            faults += self._other_classes()
+        return faults
 
     def _bad_labels(self, listing: Listing) -> Iterator[Fault]:
         count = len(self.classes)
@@ -172,16 +172,16 @@ def read_list(file: Path, parse: Callable[[str, str], Iterator[Item | Fault]], r
     """
     try:
         # A byte order mark is dropped; any kind of line end becomes "\n".
-        found = list(parse(file.name, file.read_text(encoding="utf-8-sig")))
-        found = found or [Fault("bad list", f"{file.name} lists no images: {remedy}")]
+        entries = list(parse(file.name, file.read_text(encoding="utf-8-sig")))
+        entries = entries or [Fault("bad list", f"{file.name} lists no images: {remedy}")]
     except FileNotFoundError:
-        found = [Fault("missing list", f"{file.name} is missing: {remedy}")]
+        entries = [Fault("missing list", f"{file.name} is missing: {remedy}")]
     except UnicodeDecodeError:
-        found = [Fault("bad list", f"{file.name} is not a text in UTF-8: {remedy}")]
+        entries = [Fault("bad list", f"{file.name} is not a text in UTF-8: {remedy}")]
     except OSError as error:
-        found = [Fault("bad list", f"{file.name} cannot be read ({error.strerror}): {remedy}")]
-    items = tuple(one for one in found if isinstance(one, Item))
-    return Listing(file.name, items, tuple(one for one in found if isinstance(one, Fault)))
+        entries = [Fault("bad list", f"{file.name} cannot be read ({error.strerror}): {remedy}")]
+    items = tuple(one for one in entries if isinstance(one, Item))
+    return Listing(file.name, items, tuple(one for one in entries if isinstance(one, Fault)))
 
 
 def parse_lines(name: str, text: str) -> Iterator[Item | Fault]:
