@@ -55,7 +55,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from rlrr.data import PreparedImages, Split, prepare_split
-from rlrr.data.cache import FOLDER, LIMIT, CachedImages, open_images, place
+from rlrr.data.cache import FOLDER, LIMIT, CachedImages, cache_path, open_images
 from rlrr.data.pipeline import flip, preparation
 from rlrr.methods.apply import apply_method
 from rlrr.training.precision import resolve_precision
@@ -173,7 +173,7 @@ def main(
         os.environ[FOLDER] = scratch
         split, prepare = write_jpegs(Path(scratch), count), preparation(config)
         prepared = preparing(split, config, repeats, Path(scratch))
-        path, shape = place(split, prepare.description), (count, *config["input_size"])
+        path, shape = cache_path(split, prepare.description), (count, *config["input_size"])
         assert path is not None
         cases = [(way, how, n) for way in WAYS for how in ("floats", "bytes") for n in sorted({0, workers})]
         cases += [(way, "bytes, one index", 0) for way in WAYS[1:3]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlrr.data import PreparedImages, prepare_split
-from rlrr.data.cache import place
+from rlrr.data.cache import cache_path
 from rlrr.data.pipeline import preparation
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ def loading(script, monkeypatch, tmp_path):
 def test_every_way_gives_each_image_once(loading, tmp_path):
     split, prepare = loading.write_jpegs(tmp_path, 5), preparation(CONFIG | NORMALIZATION)
     prepare_split(split, prepare)
-    path = place(split, prepare.description)
+    path = cache_path(split, prepare.description)
     expected = torch.stack([PreparedImages(split, prepare, **NORMALIZATION)[i]["pixel_values"] for i in range(5)])
     for way in loading.WAYS:
         images = PreparedImages(split, prepare, cache=loading.cached(way, path, (5, 3, 32, 32)), **NORMALIZATION)

@@ -137,11 +137,11 @@ def test_another_preparation_is_another_file(folder: Path, split: Split, other: 
 def test_another_version_of_a_library_is_another_file(
     folder: Path, split: Split, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = cache.place(split, "x")
+    before = cache.cache_path(split, "x")
     monkeypatch.setattr(f"{library}.__version__", "99")
     cache._libraries.cache_clear()
     try:
-        assert cache.place(split, "x") != before
+        assert cache.cache_path(split, "x") != before
     finally:
         cache._libraries.cache_clear()
 
@@ -156,7 +156,7 @@ def test_a_preparation_read_from_json_is_the_same() -> None:
     ids=["in memory", "missing", "a device", "a folder"],
 )
 def test_images_without_bytes_of_their_own_have_no_place(folder: Path, image: Any) -> None:
-    assert cache.place(Split([image], [0], ["x"]), "x") is None
+    assert cache.cache_path(Split([image], [0], ["x"]), "x") is None
 
 
 def test_any_function_is_kept_in_memory_only(folder: Path, split: Split) -> None:
@@ -338,7 +338,7 @@ def test_the_file_used_longest_ago_makes_room(folder: Path, split: Split, monkey
         """Prepare one of several splits; gives its file."""
         chosen = split.subset([name, *range(6)])
         prepare_split(chosen, PREPARE)
-        path = cache.place(chosen, PREPARE.description)
+        path = cache.cache_path(chosen, PREPARE.description)
         assert path is not None
         return path
 
@@ -355,7 +355,7 @@ def test_the_file_used_longest_ago_makes_room(folder: Path, split: Split, monkey
 
 
 def test_what_a_killed_run_left_makes_room_too(folder: Path, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = cache.place(split, PREPARE.description)
+    path = cache.cache_path(split, PREPARE.description)
     assert path is not None
     recorder = cache.Recorder(path, (6, 3, 32, 48)).__enter__()
     recorder.put(5, torch.zeros(3, 32, 48, dtype=torch.uint8))
@@ -403,6 +403,6 @@ def test_the_place_is_the_user_s_choice(variables: dict[str, str], place: str, m
         monkeypatch.delenv(name, raising=False)
     for name, value in {"HOME": "/home/me", **variables}.items():
         monkeypatch.setenv(name, value)
-    found = cache.place(Split([np.zeros((2, 2), np.uint8)], [0], ["x"]), "x")
+    found = cache.cache_path(Split([np.zeros((2, 2), np.uint8)], [0], ["x"]), "x")
     assert found is not None
     assert str(found.parent) == place

@@ -43,7 +43,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Any) -> None:
     """Run the tasks that have no result yet, and print the table."""
-    from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, changes, check_places, without_recipe
+    from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, changes, check_folders, without_recipe
     from rlrr.compare.document import benchmark_document, paper_recipe
     from rlrr.compare.folder import RESULT
     from rlrr.compare.plan import RATES
@@ -58,7 +58,7 @@ def run(options: Any) -> None:
     changed = given_options(options, _OVERRIDES)
     jobs = benchmark_jobs(benchmark, root, plan, changed, output, options.variant)
     wanted = benchmark.chosen(options.tasks)
-    check_places(benchmark, root, {name: jobs[name] for name in wanted if not (jobs[name].folder / RESULT).exists()})
+    check_folders(benchmark, root, {name: jobs[name] for name in wanted if not (jobs[name].folder / RESULT).exists()})
     one = jobs[wanted[0]].plan
     method_config(one.recipe.method, one.recipe.settings)
     own = has_recipe(one.recipe.method, benchmark.recipes(options.variant))

@@ -71,7 +71,7 @@ class MappedImages:
 CachedImages = torch.Tensor | MappedImages
 
 
-def place(split: Split, transform: str) -> Path | None:
+def cache_path(split: Split, transform: str) -> Path | None:
     """Return the file of a split's images after a transform, whether it is there or not.
 
     Labels and names have no part in it.
@@ -118,7 +118,7 @@ class Recorder:
     Where that fails there is one warning, and nothing is written any more.
 
     Args:
-        path: from `place`.
+        path: from `cache_path`.
         shape: (N, 3, H, W).
     """
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from rlrr.data.cache import CachedImages, Recorder, open_images, place
+from rlrr.data.cache import CachedImages, Recorder, cache_path, open_images
 from rlrr.data.dataset import Split
 from rlrr.data.decode import decode
 from rlrr.data.pipeline import Preparation
@@ -101,7 +101,7 @@ def prepare_split(
 
 
 def _place(split: Split, prepare: Callable[[Image.Image], torch.Tensor] | None) -> Path | None:
-    return place(split, prepare.description) if isinstance(prepare, Preparation) else None
+    return cache_path(split, prepare.description) if isinstance(prepare, Preparation) else None
 
 
 def _refuse_losses(split: Split, kept: Split, what: str) -> None:

@@ -79,7 +79,7 @@ class Tuned:
         method: Name of the method, PEFT's type in lower case, or "weights" for two checkpoints.
         before: The weights at the start; the classifier of this model means nothing.
         after: The weights with all that was learned; the model is a PEFT model where the adapter cannot be merged.
-        places: Places of the matrices, in the model's order, or by name if they come from files alone.
+        infos: Names and kinds of the matrices, in the model's order, or by name if they come from files alone.
         record: The content of `rlrr.json`; None if this is no run.
         trained: Number of trained parameters without the classifier; None if it is not known.
         accuracy: The best founded accuracy of the record, as a fraction; None if there is none.
@@ -96,7 +96,7 @@ class Tuned:
     method: str
     before: Weights
     after: Weights
-    places: tuple[MatrixInfo, ...]
+    infos: tuple[MatrixInfo, ...]
     record: Record | None = None
     trained: int | None = None
     accuracy: float | None = None
@@ -108,12 +108,12 @@ class Tuned:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the matrices."""
-        return tuple(place.name for place in self.places)
+        return tuple(info.name for info in self.infos)
 
     @property
     def has_weight_form(self) -> bool:
         """Whether the update is a change of weights; if not there are no pairs, and only features can be compared."""
-        return bool(self.places)
+        return bool(self.infos)
 
     @property
     def preprocessing(self) -> Mapping[str, Any] | None:
@@ -122,9 +122,9 @@ class Tuned:
 
     def pairs(self) -> Iterator[Pair]:
         """Yield all matrices before and after, one by one, also where nothing changed."""
-        for place in self.places:
-            before, after = place.take(self.before.tensors), place.take(self.after.tensors)
-            yield Pair(place.name, place.layer, place.kind, before, after)
+        for info in self.infos:
+            before, after = info.take(self.before.tensors), info.take(self.after.tensors)
+            yield Pair(info.name, info.layer, info.kind, before, after)
 
 
 def open_tuned(
