@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from signal import SIGINT
 
 _EXTRAS = {  # modules by which it is known whether an extra of pyproject.toml is installed
-    "report": ("matplotlib", "jinja2", "sklearn"),
-    "compare": ("joblib", "filelock"),
+    "report": ("matplotlib", "jinja2", "joblib"),
+    "compare": ("matplotlib", "jinja2", "joblib", "filelock"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "hub": ("datasets",),
 }

@@ -6,14 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn import metrics
 
 import rlrr
 from rlrr.adapters.record import Record
 from rlrr.data import data_source
-from rlrr.inference.evaluate import evaluate, save_evaluation
+from rlrr.inference.evaluate import evaluate, per_class, save_evaluation
 from rlrr.inference.predict import Classifier
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -146,6 +148,22 @@ def test_what_is_saved_is_what_was_found(tmp_path):
     assert content["per_class"]["green"]["recall"] == 0.5
     with Image.open(picture) as image:
         assert image.format == "PNG"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_measures_are_those_of_scikit_learn(seed):
+    generator = np.random.default_rng(seed)
+    labels, predicted = generator.integers(0, 6, 40), generator.integers(0, 5, 40)  # class 6 is in neither
+    confusion = metrics.confusion_matrix(labels, predicted, labels=range(7))
+    columns = metrics.precision_recall_fscore_support(labels, predicted, labels=range(7), zero_division=0)
+    rows = [(row["precision"], row["recall"], row["f1"], row["images"]) for row in per_class(confusion)]
+    np.testing.assert_allclose(np.array(rows).T, columns)
+
+
+def test_without_the_extra_for_pictures_the_figures_are_written_alone(tmp_path, monkeypatch):
+    result = evaluate(judge(), fill(tmp_path / "data", {"red": "red red", "green": "blue green"}))
+    monkeypatch.setattr("rlrr.inference.evaluate.find_spec", lambda name: None)
+    assert save_evaluation(result, tmp_path / "out") == [tmp_path / "out" / "evaluation.json"]
 
 
 def test_a_finished_run_is_evaluated_by_its_folder(finished_run, images, tmp_path):

@@ -51,7 +51,7 @@ def run(options: Any) -> None:
     classifier = load(options.run, weights=options.weights)
     result = evaluate(classifier, options.data, split=options.split, bad_images=options.bad_images)
     name = f"evaluation-{options.split}" if options.split else "evaluation"  # one split does not overwrite another
-    figures, picture = save_evaluation(result, Path(options.output or Path(options.run) / name))
+    written = save_evaluation(result, Path(options.output or Path(options.run) / name))
     if options.json:
         print_json(result.to_dict())
         return
@@ -62,5 +62,5 @@ def run(options: Any) -> None:
     print_table(["class", "precision", "recall", "F1", "images"], rows)
     print(f"\naccuracy {result.accuracy:.1%} on {result.images} images ({result.split})")
     if result.skipped:
-        print(f"skipped  {len(result.skipped)} images that cannot be read (listed in {figures})")
-    print(f"written  {figures}\n         {picture}")
+        print(f"skipped  {len(result.skipped)} images that cannot be read (listed in {written[0]})")
+    print("written  " + "\n         ".join(map(str, written)))

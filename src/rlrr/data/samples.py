@@ -25,10 +25,10 @@ def load_sample(name: str, *, seed: int) -> ImageData:
     """
     if name not in _SAMPLES:
         raise RLRRError(f"There is no sample {name!r}; there are {', '.join(_SAMPLES)}.{did_you_mean(name, _SAMPLES)}")
-    from sklearn.model_selection import train_test_split
-
     sample = _SAMPLES[name]
     try:
+        from sklearn.model_selection import train_test_split
+
         images, labels = sample.load()
     except ImportError as error:
         raise RLRRError(f"sample:{name} needs the package {error.name}: pip install 'rlrr[demo]'.") from error

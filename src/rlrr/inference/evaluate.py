@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,7 +103,7 @@ def evaluate_split(
         images=len(split),
         accuracy=float((labels == predicted).mean()),
         classes=list(classifier.classes),
-        per_class=_per_class(confusion),
+        per_class=per_class(confusion),
         confusion=confusion,
         predicted=predicted,
         confidence=confidence,
@@ -110,8 +111,12 @@ def evaluate_split(
     )
 
 
-def _per_class(confusion: np.ndarray) -> list[dict[str, float]]:
-    """Compute precision, recall, F1 and number of images of each class; a measure without any image is 0."""
+def per_class(confusion: np.ndarray) -> list[dict[str, float]]:
+    """Compute precision, recall, F1 and number of images of each class; a measure without any image is 0.
+
+    Args:
+        confusion: Counts, (true class, predicted class).
+    """
     right, images, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     return [
         {
@@ -132,14 +137,22 @@ def confusion_picture(evaluation: Evaluation, who: str = "") -> Figure:
     return confusion_matrix(evaluation.confusion, evaluation.classes, title)
 
 
-def save_evaluation(evaluation: Evaluation, folder: Path, who: str = "") -> tuple[Path, Path]:
-    """Write `evaluation.json` and the picture `confusion.png`, whose title begins with `who`; gives their paths."""
-    from rlrr.report.svg import save
+def save_evaluation(evaluation: Evaluation, folder: Path, who: str = "") -> list[Path]:
+    """Write `evaluation.json` and, with the extra `report`, the picture `confusion.png`; give the paths.
 
+    Args:
+        evaluation: The result.
+        folder: Folder to write to.
+        who: Beginning of the picture's title.
+    """
     numbers, picture = folder / "evaluation.json", folder / "confusion.png"
     write_json(numbers, evaluation.to_dict())
+    if find_spec("matplotlib") is None:
+        return [numbers]
+    from rlrr.report.svg import save
+
     save(confusion_picture(evaluation, who), picture)
-    return numbers, picture
+    return [numbers, picture]
 
 
 def _role(split: str, recipe: dict[str, Any]) -> str | None:

@@ -1,5 +1,1 @@
-"""Pictures and pages that several commands draw."""
-
-from rlrr.errors import require
-
-require("report")
+"""Pictures, tables and pages that several commands draw; pictures and pages need the extra `report`."""
