@@ -5,6 +5,7 @@ import re
 import pytest
 import timm
 import torch
+import torchvision
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 from transformers import (
@@ -22,12 +23,20 @@ from transformers import (
 
 from rlrr.backbones.families import (
     block_linears,
+    block_name,
     block_names,
     classifier_names,
     default_targets,
     family_of,
+    is_position_table,
+    is_resized,
+    module_kind,
     module_names,
+    patch_count,
+    patch_size,
     prefix_tokens,
+    stacked_projections,
+    stage_depth,
 )
 from rlrr.errors import RLRRError
 
@@ -226,6 +235,115 @@ def test_modules_are_found_by_their_part(family, part):
     with torch.device("meta"):
         model = FAMILIES[family][0]()
     assert module_names(model, part, [0]) == ANATOMY[family][part]
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "count", "depth"),
+    [
+        ("swinv2_tiny_window8_256", "layers.0.blocks.0", 12, 6),
+        ("crossvit_tiny_240", "blocks.0", 3, 3),  # a list of patch embeddings comes first
+        ("efficientnet_b0", "blocks.0.0", 16, 4),
+        ("dla34", "level2.tree1", 8, 2),  # the stem of this model is called base_layer, as what a tuner wraps
+        ("cait_xxs24_224", "blocks.0", 26, 24),  # groups its layers by a function
+        ("caformer_s18", "stages.0", 4, 4),  # does not group its layers
+    ],
+)
+def test_the_blocks_of_other_families_of_timm_are_found_and_counted(name, first, count, depth):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    blocks = block_names(model)
+    assert (blocks[0], len(blocks), stage_depth(model)) == (first, count, depth)
+    chosen = module_names(model, "block", [1])
+    assert chosen == [block for block in blocks if re.fullmatch(r".*\D1", block)]
+
+
+def test_a_model_of_another_library_is_told_by_its_modules_and_not_by_its_class_alone():
+    with torch.device("meta"):
+        vit_b, resnet = torchvision.models.vit_b_16(), torchvision.models.resnet18()
+    assert family_of(vit_b) is None
+    assert block_names(vit_b) == [f"encoder.layers.encoder_layer_{index}" for index in range(12)]
+    assert family_of(resnet) is family_of(timm.create_model("resnet18"))
+    assert classifier_names(resnet) == ["fc"]
+
+
+def test_a_subclass_is_of_the_family_of_its_parent():
+    class Mine(SwinTransformer):
+        pass
+
+    model = Mine(img_size=32, patch_size=4, window_size=4, embed_dim=16, depths=(2, 2), num_heads=(2, 2), num_classes=5)
+    assert family_of(model) is family_of(swin())
+
+
+TARGETS = {
+    "timm ViT": r"(?:(?:timm_model)\.)?(?:blocks\.\d+\.attn\.(?:qkv|proj)|blocks\.\d+\.mlp\.fc\w+|blocks\.\d+\.norm[12]"
+    r"|norm|patch_embed\.proj)",
+    "timm Swin": r"(?:(?:timm_model)\.)?(?:layers\.\d+\.blocks\.\d+\.attn\.(?:qkv|proj)"
+    r"|layers\.\d+\.blocks\.\d+\.mlp\.fc[12]|layers\.\d+\.blocks\.\d+\.norm[12]|norm|layers\.\d+\.downsample\.reduction)",
+    "transformers DINOv2": r"(?:(?:vit|deit|dinov2|dinov2_with_registers)\.)?"
+    r"(?:(?:encoder\.)?layers?\.\d+\.attention\.[qkvo]_proj|(?:encoder\.)?layers?\.\d+\.mlp\.(?:fc[12]|\w+_proj)"
+    r"|(?:encoder\.)?layers?\.\d+\.(?:layernorm_before|layernorm_after|norm[12])|layernorm"
+    r"|embeddings\.patch_embeddings\.projection)",
+    "ResNet-50-D": r"(?:(?:timm_model)\.)?(?:layer\d+\.\d+\.conv[123]|layer\d+\.\d+\.downsample\.1|conv1\.[036])",
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_regex_is_that_of_adapters_saved_before_so_that_they_combine_with_new_ones(name):
+    with torch.device("meta"):
+        model = timm.create_model("resnet50d") if name == "ResNet-50-D" else FAMILIES[name][0]()
+    assert family_of(model).target_modules(model) == TARGETS[name]
+
+
+def test_a_part_of_the_anatomy_can_be_chosen_beside_those_of_the_default():
+    model = swin()
+    regex = family_of(model).target_modules(model, [1], ["mlp.module", "patch_embed"])
+    names = [name for name, _ in model.named_modules() if re.fullmatch(regex, name)]
+    assert names == ["patch_embed.proj", "layers.0.blocks.1.mlp", "layers.1.blocks.1.mlp"]
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "count"),
+    [
+        (vit, (16, 16), 4),
+        (swin, (4, 4), 64),
+        (FAMILIES["TimmWrapper"][0], (16, 16), 4),
+        (FAMILIES["transformers DINOv2"][0], (16, 16), 4),
+        (lambda: timm.create_model("resnet18"), None, None),
+    ],
+)
+def test_patches_are_measured_and_counted(build, size, count):
+    model = build()
+    assert (patch_size(model), patch_count(model, 32, 32)) == (size, count)
+    if isinstance(getattr(model, "patch_embed", None), nn.Module):
+        model.patch_embed = Wrapped(model.patch_embed)
+        assert patch_size(model) == size
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "kind"),
+    [
+        ("blocks.11.attn.proj", "blocks.11", "proj"),
+        ("layers.1.blocks.0.mlp.fc1", "layers.1.blocks.0", "fc1"),
+        ("layers.1.downsample.reduction", None, "reduction"),
+        ("swin.encoder.layers.1.blocks.0.attention.self.query", "swin.encoder.layers.1.blocks.0", "q"),
+        ("dinov2.encoder.layer.2.attention.o_proj", "dinov2.encoder.layer.2", "proj"),
+        ("layer4.0.downsample.0", "layer4.0", "downsample"),
+        ("conv1", None, "stem"),
+        ("layer1.0.conv1", "layer1.0", "conv1"),
+        ("patch_embed.proj", None, "patch_embed"),
+    ],
+)
+def test_a_name_alone_tells_block_and_kind(name, block, kind):
+    assert (block_name(name), module_kind(name)) == (block, kind)
+
+
+def test_a_name_alone_tells_stacked_projections_and_tables():
+    assert stacked_projections("layers.0.blocks.1.attn.qkv") == ("q", "k", "v")
+    assert stacked_projections("stages.0.blocks.1.attn.qkv") == stacked_projections("blocks.1.attn.proj") == ()
+    assert is_position_table("embeddings.position_embeddings.weight")
+    assert is_resized("layers.0.blocks.0.attn.relative_position_index")
+    assert not is_position_table("blocks.0.attn.proj.weight")
+    assert not is_resized("blocks.0.attn.proj.weight")
 
 
 def test_a_part_that_nobody_knows_is_refused_with_the_nearest():

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from rlrr.backbones import fingerprint, load_backbone
-from rlrr.backbones.releases import RELEASES
+from rlrr.backbones.releases import RELEASES, pretrained_config
 from rlrr.errors import RLRRError, UsageError
 
 
@@ -222,6 +222,19 @@ def test_the_licence_is_that_of_the_weights(make_folder: Callable[..., Path], tm
     assert (config()["license"], config()["paper_name"]) == ("cc0-1.0", "On Weights")
     save_file(dino.state_dict(), tmp_path / "other.safetensors")
     assert config(weights=str(tmp_path / "other.safetensors")).keys().isdisjoint({"license", "paper_name"})
+
+
+def test_the_pretrained_config_of_other_weights_tells_no_origin_and_leaves_its_source_as_it_is() -> None:
+    source = {"architecture": "net", "tag": "a", "url": "u", "license": "mit", "mean": (0.5,)}
+    original = dict(source)
+    assert pretrained_config("net.a", source) == source
+    other = pretrained_config("/folder", source)
+    assert other["tag"] is other["url"] is other["license"] is None
+    assert other["mean"] == (0.5,)
+    folder = pretrained_config("/folder", source, own_terms=True)
+    assert (folder["url"], folder["license"]) == (None, "mit")
+    assert pretrained_config(MOCO_V3, source)["url"] == RELEASES[MOCO_V3]["url"]
+    assert source == original
 
 
 def test_preprocessing_replaces_what_the_backbone_asks_for(tiny: Path, tiny_model: torch.nn.Module) -> None:

@@ -10,8 +10,9 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
+from rlrr.backbones.families import block_names
 from rlrr.errors import RLRRError
-from rlrr.spectral.features import cka, feature_changes
+from rlrr.spectral.features import _features, cka, feature_changes
 from rlrr.tuners import RLRRConfig
 
 ANGLE = math.radians(30)
@@ -189,6 +190,27 @@ def test_the_features_of_a_vit_are_its_class_token_beside_the_mean_of_its_patche
     old, new = (torch.cat([tokens[:, 0], tokens[:, 1 + registers :].mean(1)], 1).double() for tokens in outputs)
     assert change.relative_change == pytest.approx(((new - old).norm() / old.norm()).item(), rel=1e-5)
     assert change.cka == pytest.approx(cka(old, new), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("vit_tiny_patch16_224", {"patch_size": 8}),
+        ("deit_tiny_distilled_patch16_224", {"patch_size": 8}),
+        ("vit_small_patch14_reg4_dinov2", {"patch_size": 8}),
+        ("beit_base_patch16_224", {"patch_size": 8}),
+        ("eva02_tiny_patch14_224", {"patch_size": 8}),
+    ],
+)
+def test_features_are_those_that_timm_gives(name, changes, images):
+    model = timm.create_model(name, img_size=32, depth=2, embed_dim=16, num_heads=2, **changes).eval()
+    with torch.inference_mode():
+        outputs = model.forward_intermediates(
+            images, return_prefix_tokens=True, output_fmt="NLC", intermediates_only=True
+        )
+    features = _features(model, block_names(model), images)
+    for ours, (patches, prefix) in zip(features, outputs, strict=True):
+        torch.testing.assert_close(ours, torch.cat([prefix[:, 0], patches.mean(1)], dim=1))
 
 
 def test_maps_are_averaged_over_their_pixels(images):

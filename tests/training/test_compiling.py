@@ -3,6 +3,7 @@
 from functools import partial
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
@@ -101,6 +102,16 @@ def test_blocks_are_compiled_one_by_one_if_they_are_alike(recipe, monkeypatch, o
     compile_model(model)
     names = {module: name.removeprefix("base_model.model.") for name, module in model.named_modules()}
     assert [names[module] for module in compiled] == parts
+
+
+def test_a_swin_whose_blocks_differ_is_compiled_as_a_whole(monkeypatch):
+    compiled = []
+    monkeypatch.setattr("rlrr.training.compiling._check_compiler", lambda: None)
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
+    sizes = {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2)}
+    model = timm.create_model("swin_tiny_patch4_window7_224", **sizes)
+    compile_model(model)
+    assert compiled == [model]
 
 
 def test_blocks_that_are_alike_share_what_is_compiled(recipe, graphs):

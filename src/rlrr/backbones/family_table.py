@@ -1,7 +1,8 @@
 """The families whose anatomy is known, and the names that files of weights use.
 
-A family is one `Family` and its rows in `FAMILIES`. Regexes of parts that are adapted by default are written into the
-settings of every adapter: two adapters can be combined only if they have the same, so leave them as they are.
+A family is one `Family` with its rows in `BY_CLASS` or `BY_MODEL_TYPE`. Regexes of parts that are adapted by default
+are written into the settings of every adapter: two adapters can be combined only if both have the same regexes, so
+leave them as they are.
 """
 
 from __future__ import annotations
