@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, changes, check_places, recipe_of, without_recipe
+from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, changes, check_task_folders, recipe_of, without_recipe
 from rlrr.errors import RLRRError
 from rlrr.recipes.files import load_recipe
 from rlrr.recipes.recipe import Recipe
@@ -32,11 +32,11 @@ def test_the_folders_of_both_benchmarks_are_found(make_vtab, make_fgvc, tmp_path
 def test_missing_folders_are_named_together(make_vtab, tmp_path):
     root = make_vtab(tmp_path, "kitti", test=4)
     jobs = benchmark_jobs(BENCHMARKS["vtab1k"], root, PLAN, {}, Path("out"))
-    check_places(BENCHMARKS["vtab1k"], root, {"kitti": jobs["kitti"]})
+    check_task_folders(BENCHMARKS["vtab1k"], root, {"kitti": jobs["kitti"]})
     with pytest.raises(RLRRError, match="has no folder of cifar, dtd: put"):
-        check_places(BENCHMARKS["vtab1k"], root, {name: jobs[name] for name in ("cifar", "dtd", "kitti")})
+        check_task_folders(BENCHMARKS["vtab1k"], root, {name: jobs[name] for name in ("cifar", "dtd", "kitti")})
     with pytest.raises(RLRRError, match="There is no folder"):
-        check_places(BENCHMARKS["vtab1k"], root / "nowhere", jobs)
+        check_task_folders(BENCHMARKS["vtab1k"], root / "nowhere", jobs)
 
 
 def test_tasks_are_taken_in_the_order_of_the_paper():

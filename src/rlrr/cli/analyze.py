@@ -15,13 +15,13 @@ EXAMPLE = "rlrr analyze run-rlrr run-lora --output analysis"
 
 
 def add_arguments(parser: Parser) -> None:
-    """What to look at, how closely, and where to put it."""
+    """Add the runs, the accuracy of the analysis, and the folder of the report."""
     parser.add_argument(
         "runs",
         metavar="RUN",
         type=str,
         nargs="+",
-        help="Folders of finished runs, by any method. With --start also folders of PEFT adapters, folders of models, "
+        help="Folders of finished runs, of any method. With --start also folders of PEFT adapters, folders of models, "
         "or files of weights (.safetensors, .pth).",
     )
     parser.add_argument(
@@ -29,38 +29,39 @@ def add_arguments(parser: Parser) -> None:
         metavar="MODEL",
         type=str | None,
         default=None,
-        help="What they were tuned from, if it is no run: a backbone's name, a folder or a file.",
+        help="Pre-trained model, if RUN is no run of rlrr train: the name of a backbone, a folder or a file.",
     )
     parser.add_argument(
         "--images",
         metavar="DATA",
         type=str | None,
         default=None,
-        help="Compare features too, on 64 images at most: a folder, sample:NAME or hub:OWNER/NAME.",
+        help="Images on which features are compared too (64 at most): a folder, sample:NAME or hub:OWNER/NAME.",
     )
     parser.add_argument(
         "--output",
         metavar="FOLDER",
         type=str | None,
         default=None,
-        help="Folder for the report and the numbers; RUN/analysis, made anew each time, if there is one run.",
+        help="Folder for the report and the numbers. By default RUN/analysis, which is overwritten; needed with "
+        "several runs.",
     )
     parser.add_argument(
-        "--directions", type=int, default=16, help="Leading singular directions whose subspaces are compared."
+        "--directions", type=int, default=16, help="Number of leading singular directions whose subspaces are compared."
     )
     parser.add_argument(
         "--rank",
         type=int | None,
         default=None,
-        help="For large models: only as many singular directions, by a randomised SVD whose error is shown; rotation "
-        "is then not told, and ranks are bounds.",
+        help="Number of singular directions to compute, for large models: by a randomised SVD whose error is shown. "
+        "Rotation is then left out, and ranks are bounds.",
     )
     parser.add_weights()
     parser.add_argument("--json", type=bool, default=False, help="Print the means of each run as JSON.")
 
 
 def run(options: Any) -> None:
-    """Analyse, print a line for each run and say where the report is."""
+    """Analyse the runs, print a line for each and the path of the report."""
     folder = _output(options.runs, options.output)
     from rlrr.cli.show import print_json, print_table
     from rlrr.spectral.analyze import DATA, REPORT, TABLE, analyze
@@ -75,7 +76,7 @@ def run(options: Any) -> None:
         images=options.images,
         directions=options.directions,
         rank=options.rank,
-        commands=[_typed(options)],
+        commands=[_command(options)],
     )
     if options.json:
         print_json([summary(analysis) for analysis in analyses])
@@ -88,18 +89,22 @@ def run(options: Any) -> None:
 
 
 def _output(runs: list[str], output: str | None) -> Path:
-    """Where to write: what was made before is only written over where nobody chose the place."""
+    """Choose the folder of the report. Only the default folder of a run may hold an earlier report.
+
+    Raises:
+        UsageError: no folder is given where one is needed, or the given one is not empty.
+    """
     if output is None:
-        if len(runs) > 1 or os.path.isfile(runs[0]):  # which knows no name that is too long
-            raise UsageError("Where to? Give a folder with --output.")
+        if len(runs) > 1 or os.path.isfile(runs[0]):  # Path.is_file would fail on a name that is too long
+            raise UsageError("The report needs a folder: give one with --output.")
         return Path(runs[0]) / "analysis"
     if Path(output).exists() and (not Path(output).is_dir() or any(Path(output).iterdir())):
-        raise UsageError(f"{output} already holds something: give another --output.")
+        raise UsageError(f"{output} is not empty: give another --output.")
     return Path(output)
 
 
-def _typed(options: Any) -> str:
-    """The command again, for the report."""
+def _command(options: Any) -> str:
+    """Write the command with the given options, for the report."""
     names = ("start", "images", "directions", "rank", "weights", "output")
     given = [(f"--{name}", str(value)) for name in names if (value := getattr(options, name)) is not None]
     return shlex.join(["rlrr", "analyze", *options.runs, *(word for pair in given for word in pair)])

@@ -19,59 +19,59 @@ _SHOWN = 20  # problems of one task
 
 
 def add_arguments(parser: Parser) -> None:
-    """What to check, and where to put the result."""
+    """Add the folder to check, and the form of the result."""
     parser.add_argument("root", metavar="FOLDER", type=str, help="A copy of VTAB-1k or FGVC, or one task of it.")
     parser.add_argument(
         "--benchmark",
         type=Literal["vtab1k", "fgvc"] | None,
         default=None,
-        help="Which of the two it is, if both are there.",
+        help="Benchmark to check, if FOLDER holds tasks of both.",
     )
     parser.add_argument(
-        "--output", metavar="FILE", type=str | None, default=None, help="File for all that is found, as JSON."
+        "--output", metavar="FILE", type=str | None, default=None, help="File for the full result, as JSON."
     )
-    parser.add_argument("--json", type=bool, default=False, help="Print all that is found as JSON.")
+    parser.add_argument("--json", type=bool, default=False, help="Print the full result as JSON.")
 
 
 def run(options: Any) -> None:
-    """Check, print a table and the problems; fail if there are any."""
+    """Check a copy, and print a table and the problems; fail if there are any."""
     from rlrr.cli.show import print_json
     from rlrr.data.benchmarks.inventory import take_inventory
     from rlrr.files import write_json
 
-    found = take_inventory(Path(options.root).expanduser(), options.benchmark)
+    inventory = take_inventory(Path(options.root).expanduser(), options.benchmark)
     if options.output:
-        write_json(Path(options.output), found.to_dict())
+        write_json(Path(options.output), inventory.to_dict())
     if options.json:
-        print_json(found.to_dict())
+        print_json(inventory.to_dict())
     else:
-        _print(found)
+        _print(inventory)
         if options.output:
             print(f"\nwritten  {options.output}")
-    if not found.clean:
-        raise RLRRError(_summary(found))
+    if not inventory.clean:
+        raise RLRRError(_summary(inventory))
 
 
-def _print(found: Inventory) -> None:
+def _print(inventory: Inventory) -> None:
     from rlrr.cli.show import print_table
 
     rows = []
-    for task in found.tasks:
+    for task in inventory.tasks:
         train = task.images.get("train") or task.images["trainval"]
         counts = (train, task.images.get("val", (0, None)), task.images["test"], task.classes)
-        rows.append([task.name, *(_of(*count) for count in counts), str(len(task.problems)), str(len(task.notes))])
+        rows.append([task.name, *(_count(*count) for count in counts), str(len(task.problems)), str(len(task.notes))])
     print_table(["task", "train", "val", "test", "classes", "problems", "notes"], rows)
-    if found.missing:
-        print("\n" + fill(f"missing: {', '.join(found.missing)}", 90, subsequent_indent="  "))
-    for task in found.tasks:
+    if inventory.missing:
+        print("\n" + fill(f"missing: {', '.join(inventory.missing)}", 90, subsequent_indent="  "))
+    for task in inventory.tasks:
         _print_faults(task)
-    if found.clean:
+    if inventory.clean:
         print("\nNo problems.")
 
 
-def _of(found: int, expected: int | None) -> str:
-    """Say "800/800", or one number if only that is known."""
-    return f"{found}/{expected}" if expected is not None else str(found or "-")
+def _count(number: int, expected: int | None) -> str:
+    """Write a number beside the expected one, as "800/800"; alone if the expected one is not known."""
+    return f"{number}/{expected}" if expected is not None else str(number or "-")
 
 
 def _print_faults(task: TaskInventory) -> None:
@@ -81,15 +81,15 @@ def _print_faults(task: TaskInventory) -> None:
         print(f"\n{task.name}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}")
         print("\n".join(f"  {line}" for line in lines[:_SHOWN]))
     if len(lines) > _SHOWN:
-        print(f"  and {len(lines) - _SHOWN} more; --output FILE has all")
+        print(f"  and {len(lines) - _SHOWN} more: --output FILE writes all of them")
 
 
-def _summary(found: Inventory) -> str:
-    bad = [task for task in found.tasks if task.problems]
+def _summary(inventory: Inventory) -> str:
+    bad = [task for task in inventory.tasks if task.problems]
     parts = []
-    if found.missing:
-        parts.append(f"{len(found.missing)} tasks are missing")
+    if inventory.missing:
+        parts.append(f"{len(inventory.missing)} tasks are missing")
     if bad:
         count = sum(len(task.problems) for task in bad)
-        parts.append(f"{len(bad)} of {len(found.tasks)} tasks have problems, {count} in all")
-    return f"{found.root}: {' and '.join(parts)}."
+        parts.append(f"{len(bad)} of {len(inventory.tasks)} tasks have problems, {count} in all")
+    return f"{inventory.root}: {' and '.join(parts)}."

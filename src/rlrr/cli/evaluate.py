@@ -13,7 +13,7 @@ EXAMPLE = "rlrr evaluate run flowers/ --split test"
 
 
 def add_arguments(parser: Parser) -> None:
-    """What to evaluate, on what, and where to put it."""
+    """Add the run, the images with labels, and the folder of the results."""
     parser.add_run()
     parser.add_argument(
         "data", metavar="DATA", type=str, help="Images with labels: a folder, sample:NAME or hub:OWNER/NAME."
@@ -22,26 +22,26 @@ def add_arguments(parser: Parser) -> None:
         "--split",
         type=Literal["test", "val", "train"] | None,
         default=None,
-        help="Which split; by default test if there is one, else val, else all images.",
+        help="Split to measure on; by default test if there is one, else val, else all images.",
     )
     parser.add_argument(
         "--output",
         metavar="FOLDER",
         type=str | None,
         default=None,
-        help="Folder for the results; RUN/evaluation, or RUN/evaluation-SPLIT with --split, if not given.",
+        help="Folder for the results; by default RUN/evaluation, or RUN/evaluation-SPLIT with --split.",
     )
     parser.add_argument(
         "--bad_images",
         type=Literal["error", "skip"],
         default="error",
-        help="Stop at images that cannot be read, or leave them out.",
+        help="Treatment of images that cannot be read: stop, or leave them out.",
     )
     parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON.")
 
 
 def run(options: Any) -> None:
-    """Evaluate, print the table and say where the picture is."""
+    """Evaluate the run, and print the table and the paths of the results."""
     from rlrr.cli.show import print_json, print_table
     from rlrr.inference.evaluate import evaluate, save_evaluation
     from rlrr.inference.predict import load
@@ -50,7 +50,9 @@ def run(options: Any) -> None:
         raise UsageError(f"{options.output} already holds an evaluation: give another --output.")
     classifier = load(options.run, weights=options.weights)
     result = evaluate(classifier, options.data, split=options.split, bad_images=options.bad_images)
-    name = f"evaluation-{options.split}" if options.split else "evaluation"  # one split does not overwrite another
+    name = (
+        f"evaluation-{options.split}" if options.split else "evaluation"
+    )  # so that one split does not overwrite another
     figures, picture = save_evaluation(result, Path(options.output or Path(options.run) / name))
     if options.json:
         print_json(result.to_dict())

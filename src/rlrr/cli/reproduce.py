@@ -18,17 +18,17 @@ _OVERRIDES = (
 
 
 def add_arguments(parser: Parser) -> None:
-    """Take the benchmark, the protocol, and options in the place of the recipes'."""
-    parser.add_argument("benchmark", type=Literal["vtab1k", "fgvc"], help="VTAB-1k or FGVC.")
+    """Add the benchmark, the protocol, and options in the place of the recipes' own."""
+    parser.add_argument("benchmark", type=Literal["vtab1k", "fgvc"], help="Benchmark: VTAB-1k or FGVC.")
     parser.add_argument("root", metavar="ROOT", type=str, help="Folder with one folder for each task.")
     parser.add_argument(
-        "--tasks", metavar="TASK", nargs="+", type=str, default=None, help="Run only these; all if not given."
+        "--tasks", metavar="TASK", nargs="+", type=str, default=None, help="Tasks to run; by default all."
     )
     parser.add_argument(
         "--variant",
         type=Literal["aug"] | None,
         default=None,
-        help="Other recipes for FGVC: aug has mixup, CutMix and, for rlrr, an EMA of the weights.",
+        help="Variant of the recipes for FGVC: aug adds mixup, CutMix and, for rlrr, an EMA of the weights.",
     )
     parser.add_argument(
         "--output",
@@ -43,7 +43,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Any) -> None:
     """Run the tasks that have no result yet, and print the table."""
-    from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, changes, check_places, without_recipe
+    from rlrr.compare.benchmarks import BENCHMARKS, benchmark_jobs, changes, check_task_folders, without_recipe
     from rlrr.compare.document import benchmark_document, paper_recipe
     from rlrr.compare.folder import RESULT
     from rlrr.compare.plan import RATES
@@ -58,18 +58,23 @@ def run(options: Any) -> None:
     changed = given_options(options, _OVERRIDES)
     jobs = benchmark_jobs(benchmark, root, plan, changed, output, options.variant)
     wanted = benchmark.chosen(options.tasks)
-    check_places(benchmark, root, {name: jobs[name] for name in wanted if not (jobs[name].folder / RESULT).exists()})
-    one = jobs[wanted[0]].plan
-    method_config(one.recipe.method, one.recipe.settings)
-    own = has_recipe(one.recipe.method, benchmark.recipes(options.variant))
+    unfinished = {name: jobs[name] for name in wanted if not (jobs[name].folder / RESULT).exists()}
+    check_task_folders(benchmark, root, unfinished)
+    first_plan = jobs[wanted[0]].plan
+    recipe = first_plan.recipe
+    method_config(recipe.method, recipe.settings)
+    if has_recipe(recipe.method, benchmark.recipes(options.variant)):
+        described = paper_recipe(changes(changed))
+    else:
+        described = without_recipe(recipe.method, changes(changed))
     outcomes = run_jobs(list(jobs.values()), options.jobs, say, wanted)
     document = benchmark_document(
         benchmark,
         options.variant,
-        one,
+        first_plan,
         outcomes.results,
-        published(benchmark.name, one.recipe.model, one.recipe.method),
-        paper_recipe(changes(changed)) if own else without_recipe(one.recipe.method, changes(changed)),
+        published(benchmark.name, recipe.model, recipe.method),
+        described,
         outcomes.preprocessing,
     )
     publish(document, output, options.json)

@@ -1,4 +1,4 @@
-"""What several commands print: results in words, tables, JSON."""
+"""Printing that several commands share: results in words, tables, JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with aligned columns; those of numbers are flush right."""
+    """Print a table with aligned columns; columns of numbers are flush right."""
     widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
     numeric = [all(row[i][:1].isdigit() or row[i] in ("", "-") for row in rows) for i in range(len(columns))]
     for row in (columns, ["-" * width for width in widths], *rows):
@@ -29,7 +29,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_record(record: Record, folder: str | Path) -> None:
-    """Say in a few lines what a run gave and what can be done with it."""
+    """Print the results of a run in a few lines, and the commands that come next."""
     metrics, count = record.metrics, record.parameters
     size = (Path(folder) / TENSORS).stat().st_size
     print(

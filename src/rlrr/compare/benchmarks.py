@@ -138,15 +138,15 @@ def benchmark_jobs(
     return {
         name: Job(
             name,
-            Plan(benchmark.recipe(name, {**options, "data": str(place_of(benchmark, root, name))}, variant), **plan),
+            Plan(benchmark.recipe(name, {**options, "data": str(task_folder(benchmark, root, name))}, variant), **plan),
             output / name,
         )
         for name in benchmark.tasks
     }
 
 
-def place_of(benchmark: Benchmark, root: Path, name: str) -> Path:
-    """The folder of a task, which need not be there."""
+def task_folder(benchmark: Benchmark, root: Path, name: str) -> Path:
+    """Return the folder of a task, whether it exists or not."""
     if benchmark.name == "vtab1k":
         return root / name
     try:
@@ -155,7 +155,7 @@ def place_of(benchmark: Benchmark, root: Path, name: str) -> Path:
         return root / SETS[name].folders[0]
 
 
-def check_places(benchmark: Benchmark, root: Path, jobs: Mapping[str, Job]) -> None:
+def check_task_folders(benchmark: Benchmark, root: Path, jobs: Mapping[str, Job]) -> None:
     """Refuse to start if the folder of a task is not there.
 
     Raises:

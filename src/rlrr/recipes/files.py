@@ -22,7 +22,7 @@ from rlrr.recipes.recipe import Recipe
 RECIPE = "recipe.yaml"
 _FOLDER = Path(str(files(__package__)))
 _BENCHMARKS = "benchmarks"
-_OF_METHOD = ("settings", "objective")
+_METHOD_OPTIONS = ("settings", "objective")
 
 
 class _Loader(yaml.SafeLoader):
@@ -36,7 +36,7 @@ def parse_yaml(text: str) -> Any:
     """Parse YAML in which 1e-3 is a number.
 
     Raises:
-        yaml.YAMLError: it is not YAML.
+        yaml.YAMLError: the text is not YAML.
     """
     return yaml.load(text, _Loader)
 
@@ -48,16 +48,16 @@ def packaged_recipes() -> list[str]:
 
 
 def packaged_options(name: str, method: str | None = None) -> dict[str, Any]:
-    """Give the options of a packaged recipe, for a method; its `data` is where the images lie by custom.
+    """Return the options of a packaged recipe for a method. The option `data` is the usual folder of the images.
 
     A method without a recipe of its own takes the benchmark's images and training budget, and defaults for the rest.
 
     Args:
-        name: As "vtab1k/cifar", with or without `.yaml`.
-        method: Of `METHODS`; None for the recipe's own, which is rlrr for the tasks of a benchmark.
+        name: Name of the recipe, such as "vtab1k/cifar", with or without `.yaml`.
+        method: Name of a method; None for the recipe's own, which is rlrr for the tasks of a benchmark.
 
     Raises:
-        UsageError: no recipe is called that.
+        UsageError: there is no recipe of this name.
     """
     bare = name.removesuffix(".yaml")
     if bare not in (names := packaged_recipes()):
@@ -76,21 +76,21 @@ def has_recipe(method: str, benchmark: str) -> bool:
 
 
 def load_recipe(name: str, method: str | None = None) -> Recipe:
-    """Make the recipe of `packaged_options`.
+    """Make the packaged recipe of a name, for a method; see `packaged_options`.
 
     Raises:
-        UsageError: no recipe is called that.
+        UsageError: there is no recipe of this name.
     """
     return Recipe(**{"data": ""} | packaged_options(name, method))
 
 
 def find_options(source: str, method: str | None = None) -> dict[str, Any]:
-    """Give the options of a YAML file, or of a packaged recipe.
+    """Return the options of a YAML file, or of a packaged recipe.
 
     Where a file names another method than `method`, the settings and the objective's options in it are left out.
 
     Raises:
-        RLRRError: there is neither, or the file is not a recipe.
+        RLRRError: there is no such file or packaged recipe, or the file is not a recipe.
     """
     path = Path(source).expanduser()
     if not path.is_file() and source.removesuffix(".yaml") in packaged_recipes():
@@ -100,28 +100,28 @@ def find_options(source: str, method: str | None = None) -> dict[str, Any]:
         raise UsageError(f"There is no file {source}: give a YAML file, or a packaged recipe.{near}")
     options = read_options(path)
     if method and method != options.get("method", method):
-        options = {name: value for name, value in options.items() if name not in _OF_METHOD}
+        options = {name: value for name, value in options.items() if name not in _METHOD_OPTIONS}
     return options
 
 
 def overlay(options: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Put `others` in the place of `options`; settings and options of the objective one by one."""
-    both = {name: options[name] | others[name] for name in _OF_METHOD if name in options and name in others}
-    return dict(options) | dict(others) | both
+    """Replace options by others of the same name; settings and options of the objective are replaced one by one."""
+    joined = {name: options[name] | others[name] for name in _METHOD_OPTIONS if name in options and name in others}
+    return dict(options) | dict(others) | joined
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
-    """Write `recipe.yaml`, from which `rlrr train --config` runs again."""
+    """Write `recipe.yaml`, from which the same run can be started again."""
     with atomic(folder / RECIPE) as temporary:
         text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
         temporary.write_text(text, encoding="utf-8")
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe from YAML; one that names no data, for a command that does, has none.
+    """Read a recipe from YAML. A file without `data` is allowed, for commands that are given the data apart.
 
     Raises:
-        RLRRError: it is missing, or has a key or value that no recipe has.
+        RLRRError: the file is missing, or has a key or value that no recipe has.
     """
     return Recipe(**{"data": ""} | read_options(path))
 
@@ -130,7 +130,7 @@ def read_options(path: Path) -> dict[str, Any]:
     """Read the options that a YAML file sets.
 
     Raises:
-        RLRRError: it is missing, or has a key or value that no recipe has; the line is named.
+        RLRRError: the file is missing, or has a key or value that no recipe has; the message names the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -145,7 +145,7 @@ def read_options(path: Path) -> dict[str, Any]:
     if unknown := [str(key) for key in content if key not in hints]:
         raise UsageError(
             f"{at_line(path, text, unknown[0])}: there is no option {unknown[0]!r}.{did_you_mean(unknown[0], hints)} "
-            "The options of a method stand under `settings`, as `settings: {rank: 2}`."
+            "The options of a method stand under settings, as `settings: {rank: 2}`."
         )
     options = {key: _number(value, hints[key]) for key, value in content.items()}
     try:
@@ -156,7 +156,7 @@ def read_options(path: Path) -> dict[str, Any]:
 
 
 def _number(value: Any, hint: Any) -> Any:
-    """Turn a whole number where any number may stand into one with a point, so that equal recipes have one digest."""
+    """Convert a whole number to float where the option is a float, so that equal recipes have one digest."""
     if list[float] in members(hint) and isinstance(value, list):
         return [_number(member, float) for member in value]
     return float(value) if type(value) is int and float in members(hint) else value
@@ -167,7 +167,7 @@ def _benchmarks() -> list[str]:
 
 
 def _rows(folder: str, benchmark: str) -> dict[str, dict[str, Any]]:
-    """Read the rows of a benchmark's file by task, each with the options of all tasks."""
+    """Read a benchmark's file: the options of each task, with those under `all`."""
     content = parse_yaml((_FOLDER / folder / f"{benchmark}.yaml").read_text(encoding="utf-8"))
     shared = content.pop("all", {})
     return {task: overlay(shared, row) for task, row in content.items()}
