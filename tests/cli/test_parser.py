@@ -8,6 +8,7 @@ import pytest
 
 from rlrr.cli.parser import Parser
 from rlrr.errors import RLRRError, UsageError
+from rlrr.recipes.files import read_options
 
 
 @pytest.fixture
@@ -142,6 +143,14 @@ def test_null_leaves_an_option_out_where_it_may_be(parser):
 )
 def test_an_error_of_the_library_names_options_where_they_are_options_here(parser, error, sentence):
     assert parser.in_options(error) == sentence
+
+
+def test_an_error_of_a_recipe_file_has_the_names_of_the_file(parser, tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("image_siz: 64")
+    with pytest.raises(UsageError) as caught:
+        read_options(file)
+    assert "Did you mean image_size" in parser.in_options(caught.value)
 
 
 @pytest.mark.parametrize("arguments", [["--parts", "[attn,mlp]"], ["--parts", "attn,mlp"], ["--parts=attn,mlp", "x"]])

@@ -173,7 +173,7 @@ def test_what_exists_is_not_overwritten(runs, tmp_path):
     (tmp_path / "folder" / "thesis.txt").touch()
     (tmp_path / "file").write_text("words")
     for name in ("folder", "file"):
-        with pytest.raises(rlrr.RLRRError, match=f"{name} exists: give another --output") as caught:
+        with pytest.raises(rlrr.RLRRError, match=f"{name} exists: give another `output`") as caught:
             merge(runs["vit"], tmp_path / name)
         assert isinstance(caught.value, UsageError)
     assert (tmp_path / "file").read_text() == "words"

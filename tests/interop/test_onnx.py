@@ -133,7 +133,7 @@ def test_a_missing_package_is_named(finished_run, tmp_path, monkeypatch):
 
 def test_what_exists_is_not_overwritten_and_a_bad_image_is_named(finished_run, tmp_path):
     (tmp_path / "model.onnx").write_text("words")
-    with pytest.raises(RLRRError, match="exists: give another --output"):
+    with pytest.raises(RLRRError, match="exists: give another `output`"):
         export_onnx(finished_run, tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").read_text() == "words"
     with pytest.raises(RLRRError, match=r"Cannot read .*none\.png"):

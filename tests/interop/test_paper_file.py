@@ -76,7 +76,7 @@ def test_the_folder_is_a_finished_run(kind, runs, images, tmp_path):
     assert {path.name for path in runs[kind].iterdir()} == {TENSORS, PEFT_CONFIG, RECORD}
     record = read_record(runs[kind])
     assert record.classes == ["0", "1", "2", "3", "4"]
-    assert "how it was chosen is not known" in record.protocol
+    assert "the choice of the epoch is not known" in record.protocol
     assert record.metrics == {}
     assert record.parameters["head"] == 5 * 48 + 5
     assert record.parameters["adapter"] > 0
@@ -164,7 +164,7 @@ def test_what_exists_is_not_overwritten(runs, files, official_backbones, tmp_pat
         lambda: import_official(files["vit"], tmp_path / "file", model=official_backbones["vit"]),
         lambda: import_official(files["vit"], tmp_path, model=official_backbones["vit"]),
     ):
-        with pytest.raises(RLRRError, match="exists: give another --output") as caught:
+        with pytest.raises(RLRRError, match="exists: give another `output`") as caught:
             call()
         assert isinstance(caught.value, UsageError)
     assert json.loads((runs["vit"] / RECORD).read_text())["method"] == "rlrr"

@@ -145,13 +145,15 @@ def read_options(path: Path) -> dict[str, Any]:
     if unknown := [str(key) for key in content if key not in hints]:
         raise UsageError(
             f"{at_line(path, text, unknown[0])}: there is no option {unknown[0]!r}.{did_you_mean(unknown[0], hints)} "
-            "The options of a method stand under settings, as `settings: {rank: 2}`."
+            "The options of a method stand under settings, as `settings: {rank: 2}`.",
+            option=unknown[0],
         )
     options = {key: _number(value, hints[key]) for key, value in content.items()}
     try:
         Recipe(**{"data": ""} | options)
     except RLRRError as error:
-        raise UsageError(f"{at_line(path, text, error.option or '')}: {error}") from error
+        option = error.option or ""
+        raise UsageError(f"{at_line(path, text, option)}: {error}", option=option) from error
     return options
 
 

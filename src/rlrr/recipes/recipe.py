@@ -202,7 +202,7 @@ class Recipe:
         return asdict(self)
 
     def digest(self) -> str:
-        """Compute the SHA-256, in hexadecimal, of all options that a result depends on, and so of no path or machine."""
+        """Compute the SHA-256, in hexadecimal, of all options that a result depends on: no paths, no machine."""
         content = {name: value for name, value in self.to_dict().items() if name not in ELSEWHERE + REPORTED}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
