@@ -58,7 +58,7 @@ def test_what_is_no_image_is_named(refused, finished_run, tmp_path, red, image, 
 def test_wrong_use_is_refused(refused, finished_run, red):
     assert refused("predict", code=2).startswith("Missing: RUN, IMAGE.")
     assert refused("predict", finished_run, code=2).startswith("Missing: IMAGE.")
-    assert refused("predict", finished_run, red, "--top-k", 0, code=2) == "--top_k must be 1 or more, not 0."
+    assert refused("predict", finished_run, red, "--top-k", 0, code=2) == "--top-k must be 1 or more, not 0."
 
 
 def test_a_folder_that_is_no_finished_run_is_refused(refused, finished_run, tmp_path, red):

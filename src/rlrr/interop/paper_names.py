@@ -1,8 +1,8 @@
 """Translation between the names of the paper's code (zstarN70/RLRR) and the names of rlrr, for its ViT and Swin.
 
 The paper's `scale_col` (1, in) is `scale_in` here, `scale_line` (out, 1) is `scale_out`, and `shift_bias` (1, out) is
-`shift`; `ssf_scale_*` and `ssf_shift_*` are the scale and shift after norms and the patch embedding. Query, key and value
-are three linears in the paper's ViT and one qkv in timm's.
+`shift`; `ssf_scale_*` and `ssf_shift_*` are the scale and shift after norms and the patch embedding. Query, key and
+value are three linears in the paper's ViT and one qkv in timm's.
 """
 
 from __future__ import annotations
