@@ -1,7 +1,7 @@
-"""The folder of what can be made again: where it is, how much it may hold, and what makes room for what.
+"""The cache folder: its path, its limit, and the deletion of the files used longest ago.
 
-A file in it is named by all that its content depends on, so it never needs an update. What the files hold is known
-where they are made: decoded images in `rlrr.data.cache`, singular vectors in `rlrr.spectral.cached`.
+The name of a file is a hash of all that its content depends on, so that a file never needs an update. The files are
+written elsewhere: decoded images in `rlrr.data.cache`, singular vectors in `rlrr.spectral.cached`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _OURS = re.compile(r"\.?[0-9a-f]{64}\.(uint8|safetensors)(\.[0-9a-f]+\.tmp)?")  
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder of one kind of files, as an absolute path, whether it is there or not.
+    """Return the folder for one kind of files, as an absolute path, whether it exists or not.
 
     Raises:
-        RuntimeError: it is in the home folder, and there is none.
+        RuntimeError: the cache lies in the home folder, and there is no home folder.
     """
     base = os.environ.get(FOLDER) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rlrr"
     return Path(base).expanduser().absolute() / name
 
 
 def cache_limit() -> float:
-    """Return the most that all kinds may take together, in bytes; 0 if nothing is to be kept.
+    """Return the limit, in bytes, of all kinds of files together; 0 if nothing is to be kept.
 
     Raises:
         RLRRError: `RLRR_CACHE_GIB` is not a number of 0 or more.
@@ -48,13 +48,14 @@ def cache_limit() -> float:
 
 
 def make_room(folder: Path, size: int) -> None:
-    """Delete what was used longest ago, of all kinds, until `size` bytes more are within the limit.
+    """Delete the files used longest ago, of all kinds, until `size` more bytes are within the limit.
 
     Args:
         folder: A `cache_folder`, which exists.
+        size: Number of bytes to make room for.
 
     Raises:
-        OSError: they cannot be, or would take more than half of what is free on the disk.
+        OSError: `size` is above the limit, or above half of the space that is free on the disk.
     """
     limit = cache_limit()
     if size > limit:

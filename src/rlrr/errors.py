@@ -16,10 +16,11 @@ _EXTRAS = {  # modules by which it is known whether an extra of pyproject.toml i
 
 
 class RLRRError(ValueError):
-    """Bad input: one sentence on what was wrong, where, and what to do, which the command line prints alone.
+    """Bad input: one sentence that says what was wrong, where, and what to do. The command line prints nothing else.
 
     Attributes:
-        option: Name of the recipe's option with which the sentence begins, if it is about one.
+        option: Name of the recipe's option that the sentence is about, or None. The sentence begins with this name, or
+            with the line of a file that holds the option.
     """
 
     def __init__(self, message: str = "", *, option: str | None = None) -> None:
@@ -28,11 +29,11 @@ class RLRRError(ValueError):
 
 
 class UsageError(RLRRError):
-    """A wrong call, refused before anything is done (exit code 2), as against a run that failed (exit code 1)."""
+    """A wrong call, refused before anything is done (exit code 2). A run that failed has exit code 1."""
 
 
 class Stopped(RLRRError):
-    """A run that a user or a scheduler stopped, and that can be resumed.
+    """A run that was stopped by a user or a scheduler, and can be resumed.
 
     Attributes:
         signal: Number of the signal that stopped the run, SIGINT unless a handler raised `KeyboardInterrupt(number)`.
@@ -44,13 +45,13 @@ class Stopped(RLRRError):
 
     @classmethod
     def by(cls, interrupt: KeyboardInterrupt, message: str) -> Stopped:
-        """Put an interrupt into words, with its signal if the handler named one."""
+        """Turn an interrupt into this error, with the number of the signal if the handler named one."""
         number = interrupt.args[0] if interrupt.args else SIGINT
         return cls(message, number)
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Say which `choices` are nearest to `name`: " Did you mean a, b?", or "" if none is near."""
+    """Find the choices nearest to a name, and write " Did you mean a, b?", or "" if none is near."""
     bare = {choice.lstrip("-"): choice for choice in choices}  # the hyphens of options would make all of them alike
     near = difflib.get_close_matches(name.lstrip("-"), list(bare), n=3, cutoff=0.6)
     return f" Did you mean {', '.join(bare[choice] for choice in near)}?" if near else ""

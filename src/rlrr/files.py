@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not at all, and are not overwritten by chance."""
+"""Files that are written as a whole or not at all, and are not overwritten by accident."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which becomes `path` once the block is through.
+    """Yield a temporary path beside `path`, which is renamed to `path` at the end of the block.
 
-    The data is flushed to the disk before the rename, so that after a crash or a full disk there is either the
-    old file or the new one.
+    The data is flushed to the disk before the rename, so that a crash or a full disk leaves either the old file or the
+    new one.
 
     Raises:
         RLRRError: the disk is full, or the folder cannot be written to.
@@ -41,14 +41,14 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def cannot_write(path: Path, error: OSError) -> RLRRError:
-    """Put an error of the file system into one sentence about `path`."""
+    """Describe an error of the file system in one sentence about `path`."""
     if error.errno in _FULL:
         return no_space(path)
     return RLRRError(f"Cannot write {path}: {error.strerror or error}. Choose another place, or check its permissions.")
 
 
 def no_space(path: Path) -> RLRRError:
-    """Say that the disk has no space for `path`."""
+    """Build the error that the disk has no space for `path`."""
     return RLRRError(f"No space left on the disk to write {path}: free some space, then run again.")
 
 
@@ -71,7 +71,7 @@ def expect_new_file(path: Path) -> None:
     """Refuse a path that exists.
 
     Raises:
-        RLRRError: it does.
+        UsageError: the path exists.
     """
     if path.exists():
         raise UsageError(f"{path} exists: give another `output`; nothing is overwritten.")
@@ -81,7 +81,7 @@ def expect_new_folder(path: Path) -> None:
     """Refuse a path that exists, unless it is an empty folder.
 
     Raises:
-        RLRRError: it is a file, or a folder with something in it.
+        UsageError: the path is a file, or a folder that is not empty.
     """
     if not path.is_dir() or any(path.iterdir()):
         expect_new_file(path)
@@ -110,7 +110,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        RLRRError: the file is not there or is not JSON.
+        RLRRError: the file is missing or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Type hints: whether a value fits one, and the words for it in a message."""
+"""Type hints: the check of a value against a hint, and the words for a hint in a message."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _WORDS = {
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Tell whether a value, as YAML gives it, is of a type; a whole number is a number too, and true is not 1."""
-    kind, of = get_origin(hint) or hint, get_args(hint)
+    """Tell whether a value from YAML is of a type. A whole number is a number too, and true is not 1."""
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
     if hint is Any:
         return True
     if kind in (Union, types.UnionType):
-        return any(fits(value, member) for member in of)
+        return any(fits(value, member) for member in arguments)
     if kind is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in of)
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
     if hint is None or value is None:
         return value is None and hint in (None, types.NoneType)
     if kind is float:
@@ -36,14 +36,18 @@ def fits(value: Any, hint: Any) -> bool:
     if not isinstance(kind, type):
         return True  # a hint that says more than a class
     if issubclass(kind, Mapping):
-        return isinstance(value, Mapping) and all(fits(k, of[0]) and fits(v, of[1]) for k, v in value.items() if of)
+        if not isinstance(value, Mapping) or not arguments:
+            return isinstance(value, Mapping)
+        return all(fits(key, arguments[0]) and fits(member, arguments[1]) for key, member in value.items())
     if issubclass(kind, Collection) and not issubclass(kind, str):
-        return isinstance(value, (list, set, tuple)) and all(fits(member, of[0]) for member in value if of)
+        if not isinstance(value, (list, set, tuple)) or not arguments:
+            return isinstance(value, (list, set, tuple))
+        return all(fits(member, arguments[0]) for member in value)
     return isinstance(value, kind)
 
 
 def expected(hint: Any) -> tuple[str, tuple[str, ...]]:
-    """Say what a value of this type is, leaving None out, and give its choices if some are fixed."""
+    """Describe the values of a type in words, without None, and list the choices if they are fixed."""
     words, choices = [], []
     for kind in members(hint):
         if get_origin(kind) is Literal:
@@ -55,12 +59,12 @@ def expected(hint: Any) -> tuple[str, tuple[str, ...]]:
 
 
 def is_plain(hint: Any) -> bool:
-    """Tell whether YAML can hold some value of a type beside None."""
+    """Tell whether YAML can hold some value of a type other than None."""
     return any(kind is Any or (get_origin(kind) or kind) in (*_WORDS, Literal) for kind in members(hint))
 
 
 def members(hint: Any) -> tuple[Any, ...]:
-    """Give the types that a hint allows beside None: itself, or the members of a union."""
+    """Return the types that a hint allows other than None: the hint itself, or the members of a union."""
     if (get_origin(hint) or hint) in (Union, types.UnionType):
         return tuple(kind for kind in get_args(hint) if kind is not types.NoneType)
     return (hint,)

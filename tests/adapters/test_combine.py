@@ -88,7 +88,7 @@ def test_the_data_is_kept_if_it_is_the_same(finished_run, runs, tmp_path):
     record = combine([finished_run, finished_run], tmp_path / "same", weights=[0.4, 0.6])
     own = read_record(finished_run)
     assert record.data == own.data
-    assert record.recipe == own.recipe | {"note": f"of {finished_run}, one of those that were combined"}
+    assert record.recipe == own.recipe | {"note": f"recipe of {finished_run}, one of the combined runs"}
     torch.testing.assert_close(logits(tmp_path / "same"), logits(finished_run), rtol=0, atol=1e-4)
 
 

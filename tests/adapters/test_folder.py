@@ -207,6 +207,13 @@ def test_a_missing_file_is_named(rlrr_folder, name):
         load_adapter(rlrr_folder)
 
 
+def test_a_missing_config_is_named_where_the_recipe_has_settings(rlrr_folder):
+    edit_record(rlrr_folder, recipe={"settings": {"rank": 2}})
+    (rlrr_folder / PEFT_CONFIG).unlink()
+    with pytest.raises(RLRRError, match=f"{PEFT_CONFIG} is missing"):
+        load_adapter(rlrr_folder)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"peft_type": "NOTHING"}', "{}"])
 def test_a_damaged_config_of_peft_is_named(rlrr_folder, text):
     (rlrr_folder / PEFT_CONFIG).write_text(text)
@@ -261,7 +268,7 @@ def other_backbone(tiny_backbone, tmp_path) -> str:
 
 
 def test_another_backbone_is_refused(rlrr_folder, other_backbone, tiny_backbone):
-    with pytest.raises(RLRRError, match=r"was trained on .* give the file it was trained on"):
+    with pytest.raises(RLRRError, match=r"was trained on .* give .* as `weights`"):
         load_adapter(rlrr_folder, weights=other_backbone)
     edit_record(rlrr_folder, backbone=record_of(tiny_backbone, "rlrr").backbone | {"name": other_backbone})
     with pytest.raises(RLRRError, match="was trained on"):

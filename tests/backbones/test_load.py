@@ -63,13 +63,13 @@ def test_offline_the_error_says_how_to_go_on(prefix: str) -> None:
     start = time.monotonic()
     with pytest.raises(RLRRError) as caught:
         load_backbone(f"{prefix}vit_tiny_patch16_224", num_classes=2)
-    for words in ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", "as weights", "vit_small_focus", "HF_HOME"):
+    for words in ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", "as `weights`", "vit_small_focus", "HF_HOME"):
         assert words in str(caught.value)
     assert time.monotonic() - start < 5, "asked the Hub again and again"
 
 
 def test_a_model_without_weights_of_its_own_asks_for_a_file() -> None:
-    with pytest.raises(RLRRError, match="as weights"):
+    with pytest.raises(RLRRError, match="as `weights`"):
         load_backbone("vit_base_patch16_18x2_224", num_classes=2)
 
 
@@ -127,11 +127,11 @@ def test_a_folder_of_another_kind_is_refused(config: str, tmp_path: Path) -> Non
         ({"image_size": 100}, "multiples of 14: give 98 or 112"),
         ({"image_size": 5}, "give 14"),
         ({"image_size": 0}, "positive image size"),
-        ({"num_classes": -1}, "num_classes is -1"),
-        ({"drop_path": 1.0}, "drop_path is 1"),
+        ({"num_classes": -1}, "`num_classes` is -1"),
+        ({"drop_path": 1.0}, "`drop_path` is 1"),
         ({"drop_path_kind": "papr"}, "drop_path_kind is 'papr': give stochastic_depth or paper"),
         ({"preprocessing": {"crop": 1.0}}, "preprocessing has no 'crop'"),
-        ({"weights": "w.pth"}, "leave out weights"),
+        ({"weights": "w.pth"}, "leave out `weights`"),
     ],
 )
 def test_an_option_that_does_not_fit_is_refused(options: dict, words: str) -> None:
@@ -186,7 +186,7 @@ def test_moco_v3_has_a_name_of_ours(where: str, tmp_path: Path) -> None:
 def test_moco_v3_offline_names_its_file_and_the_ways_around() -> None:
     with pytest.raises(RLRRError) as caught:
         load_backbone(MOCO_V3, num_classes=2)
-    for words in (MOCO_V3, "/vit-b-300ep.pth.tar", "HF_HUB_OFFLINE is set", "as weights", "TORCH_HOME"):
+    for words in (MOCO_V3, "/vit-b-300ep.pth.tar", "HF_HUB_OFFLINE is set", "as `weights`", "TORCH_HOME"):
         assert words in str(caught.value)
 
 

@@ -44,7 +44,7 @@ def test_a_long_list_of_problems_is_cut_with_its_counts(rlrr, make_vtab, tmp_pat
         file.write_bytes(b"x")
     result = rlrr("data", "check", folder)
     assert "\nkitti: 10 missing file, 4 count, 10 corrupt\n" in result.out
-    assert "\n  and 4 more; --output FILE has all\n" in result.out
+    assert "\n  and 4 more: --output FILE" in result.out
     assert len([line for line in result.out.splitlines() if line.startswith("  test.txt, line")]) == 10 + 6
 
 

@@ -46,4 +46,4 @@ def test_the_help_warns_that_copies_differ(rlrr, capsys):
         rlrr("data", "convert", "--help")
     help_text = " ".join(capsys.readouterr().out.split())
     assert "rlrr data convert vtab-1k.zip --output vtab-1k" in help_text
-    assert "Compare results on one copy only" in help_text
+    assert "compare results on one copy only" in help_text

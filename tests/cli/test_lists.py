@@ -35,6 +35,15 @@ def test_a_method_is_explained(rlrr, name):
         assert f"  {setting}: {described['type']} (default: " in result.out
 
 
+def test_the_settings_of_peft_are_cut_to_a_sentence_or_two_but_for_machines(rlrr):
+    shown, explained = rlrr("methods", "lora").out, json.loads(rlrr("methods", "lora", "--json").out)
+    meaning = explained["settings"]["use_dora"]["meaning"]
+    assert "<" in meaning
+    assert "<" not in shown
+    assert explained["settings"]["r"]["meaning"] in shown
+    assert len(shown) < sum(len(setting["meaning"]) for setting in explained["settings"].values())
+
+
 def test_the_settings_of_rlrr_have_meanings_and_its_parameters_are_the_papers(rlrr):
     explained = json.loads(rlrr("methods", "rlrr", "--json").out)
     assert explained["parameters"] == 288_768

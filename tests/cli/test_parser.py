@@ -8,6 +8,7 @@ import pytest
 
 from rlrr.cli.parser import Parser
 from rlrr.errors import RLRRError, UsageError
+from rlrr.recipes.files import read_options
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_a_switch_stands_alone_or_has_a_value(parser, arguments, flip, data):
         (["--kind", "fancey"], "--kind must be one of plain, fancy, not 'fancey'. Did you mean fancy?"),
         (["--epochs"], "--epochs expected one argument."),
         (["--set", "rank"], "--set takes name=value, not 'rank'."),
-        (["--set", "rank=[1"], "--set takes values in YAML, which '[1' is not."),
+        (["--set", "rank=[1"], "--set takes values in YAML, not '[1'."),
         (["my", "flowers"], "Unexpected: flowers. A path with spaces needs quotes."),
         (["-epochs", "3"], "Unexpected: -epochs"),
     ],
@@ -126,11 +127,30 @@ def test_null_leaves_an_option_out_where_it_may_be(parser):
             "r.yaml, line 2: image_size must be 1.",
         ),
         (UsageError("Give `image_size` or `rlrr train` or `speed`."), "Give --image-size or `rlrr train` or `speed`."),
-        (RLRRError("image_size is odd."), "image_size is odd."),
+        (
+            RLRRError("Either epochs or image_size, not image_size 3."),
+            "Either epochs or --image-size, not --image-size 3.",
+        ),
+        (
+            UsageError("epochs does not go with image_size 64: leave `flip` out.", option="epochs"),
+            "--epochs does not go with --image-size 64: leave --flip out.",
+        ),
+        (
+            RLRRError("Cannot read image_size/x.jpg, image_size.pth, 'image_size' or image_size=3."),
+            "Cannot read image_size/x.jpg, image_size.pth, 'image_size' or image_size=3.",
+        ),
     ],
 )
 def test_an_error_of_the_library_names_options_where_they_are_options_here(parser, error, sentence):
     assert parser.in_options(error) == sentence
+
+
+def test_an_error_of_a_recipe_file_has_the_names_of_the_file(parser, tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("image_siz: 64")
+    with pytest.raises(UsageError) as caught:
+        read_options(file)
+    assert "Did you mean image_size" in parser.in_options(caught.value)
 
 
 @pytest.mark.parametrize("arguments", [["--parts", "[attn,mlp]"], ["--parts", "attn,mlp"], ["--parts=attn,mlp", "x"]])

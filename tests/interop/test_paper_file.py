@@ -76,7 +76,7 @@ def test_the_folder_is_a_finished_run(kind, runs, images, tmp_path):
     assert {path.name for path in runs[kind].iterdir()} == {TENSORS, PEFT_CONFIG, RECORD}
     record = read_record(runs[kind])
     assert record.classes == ["0", "1", "2", "3", "4"]
-    assert "how it was chosen is not known" in record.protocol
+    assert "the choice of the epoch is not known" in record.protocol
     assert record.metrics == {}
     assert record.parameters["head"] == 5 * 48 + 5
     assert record.parameters["adapter"] > 0

@@ -176,7 +176,7 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path):
     ("content", "fact"),
     [
         (b"seed: 3\nepohs: 3", ", line 2: there is no option 'epohs'. Did you mean epochs?"),
-        (b"data: x\nrank: 2", ", line 2: there is no option 'rank'. The options of a method stand under `settings`"),
+        (b"data: x\nrank: 2", ", line 2: there is no option 'rank'. The options of a method stand under settings"),
         (b"epochs: many", ", line 1: epochs must be a whole number, not 'many'."),
         (b"data: x\n# none\nepochs: -1", ", line 3: epochs must be 1 or more, not -1."),
         (b"# a comment\nselect: lst", ", line 2: select must be one of best, last, not 'lst'. Did you mean last?"),

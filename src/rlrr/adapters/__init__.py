@@ -1,1 +1,1 @@
-"""Adapter folders: what a finished run is saved as, how it comes back, and how several are combined."""
+"""Adapter folders: how a finished run is saved, loaded, and combined with others."""

@@ -1,4 +1,4 @@
-"""Several runs of one method on one backbone as one run, by weights (supplement H of the paper)."""
+"""Combination of several runs of one method on one backbone into one run, by weights (supplement H of the paper)."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def combine(
             raise UsageError(f"{names[0]} and {name} cannot be combined: they differ in {problem}.")
 
     configs, states = [], []
-    for name in names:  # one after the other, as each brings its backbone
+    for name in names:  # one after the other, since each loads a backbone
         model: Any = load_adapter(Path(name), backbone_weights)[0]
         if not can_combine(model):
             raise UsageError(
-                f"Runs of {records[0].method} cannot be combined, as the method has no sum of adapters with their "
-                "classifiers: use the runs apart."
+                f"Runs of {records[0].method} cannot be combined: the method has no sum of adapters with their "
+                "classifiers. Use the runs one by one."
             )
         configs.append(model.peft_config[model.active_adapter])
         states.append(trained_state(model))
@@ -73,21 +73,22 @@ def combine(
         model.add_weighted_adapter(adapters, shares, "combined", combination)
     except RLRRError as error:
         numbered = ", ".join(f"{adapter} is {name}" for adapter, name in zip(adapters, names, strict=True))
-        raise UsageError(f"{error} Here {numbered}.") from error
+        raise UsageError(f"{error} ({numbered}.)") from error
     model.set_adapter("combined")
     return save_adapter(folder, model, _record(records, names, shares, combination, model))
 
 
 def _difference(first: Record, other: Record) -> str:
-    """Describe the first respect in which two runs differ so that they cannot be combined; "" if there is none."""
-    one, two = first.backbone, other.backbone
+    """Describe the first difference that keeps two runs from being combined; "" if there is none."""
+    backbones = (first.backbone, other.backbone)
     if first.method != other.method:
         return f"method ({first.method} and {other.method})"
-    if one["fingerprint"] != two["fingerprint"]:
-        described = (f"{backbone['name']} with weights {backbone['fingerprint'][:12]}" for backbone in (one, two))
+    if backbones[0]["fingerprint"] != backbones[1]["fingerprint"]:
+        described = (f"{backbone['name']} with weights {backbone['fingerprint'][:12]}" for backbone in backbones)
         return f"backbone ({', and '.join(described)})"
-    if one["image_size"] != two["image_size"]:
-        return f"image size ({one['image_size']} and {two['image_size']})"
+    sizes = [backbone["image_size"] for backbone in backbones]
+    if sizes[0] != sizes[1]:
+        return f"image size ({sizes[0]} and {sizes[1]})"
     if first.classes != other.classes:
         return f"classes ({enumerated(first.classes, 5)}, and {enumerated(other.classes, 5)})"
     keys = sorted(key for key in first.preprocessing if first.preprocessing[key] != other.preprocessing.get(key))
@@ -99,13 +100,13 @@ def _record(
 ) -> Record:
     first, sources = records[0], [(record.data.get("source"), record.data.get("splits")) for record in records]
     data = first.data
-    if len(set(sources)) > 1:  # then no data belongs to the combination
+    if len(set(sources)) > 1:  # then the combination belongs to no single data set
         counts = {"train": sum(record.data.get("train") or 0 for record in records), "val": 0, "test": 0}
         data = {"name": "of several runs", "source": None, "splits": "of each run", **counts, "skipped": []}
     parts = ", ".join(f"{name} ({weight:g})" for name, weight in zip(names, weights, strict=True))
     return replace(
         first,
-        recipe=first.recipe | {"note": f"of {names[0]}, one of those that were combined"},
+        recipe=first.recipe | {"note": f"recipe of {names[0]}, one of the combined runs"},
         data=data,
         protocol=f"combined ({combination}) from {parts}; not trained as such",
         metrics={},

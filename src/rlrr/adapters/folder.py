@@ -1,7 +1,7 @@
 """The adapter folder: how a finished run is saved and loaded.
 
-The folder holds `adapter_model.safetensors` (all that was trained, with the classifier), PEFT's `adapter_config.json`
-if the method is a PEFT one, and `rlrr.json` with the backbone, classes and preprocessing. A folder is complete once
+The folder holds `adapter_model.safetensors` (all trained tensors, with the classifier), PEFT's `adapter_config.json` if
+the method is a PEFT tuner, and `rlrr.json` with the backbone, classes and preprocessing. A folder is complete once
 `rlrr.json` is there, which is written last. Only safetensors and JSON are read.
 """
 
@@ -27,9 +27,9 @@ from rlrr.methods.apply import apply_method
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """Collect all trained tensors on the CPU, of a PEFT model by PEFT's names, else by the model's.
+    """Collect all trained tensors on the CPU: of a PEFT model under PEFT's names, else under the model's own.
 
-    The buffers of a model of which everything is trained are among them.
+    For a model that is trained as a whole, buffers are included.
     """
     if isinstance(model, PeftModel):
         state = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
@@ -44,7 +44,7 @@ def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], where: Pat
     """Load the tensors of `trained_state` into a model of the same method.
 
     Raises:
-        RLRRError: keys are missing, stray or of another shape; the model is left as it is.
+        RLRRError: tensors are missing, unexpected or of another shape; the model is left as it is.
     """
     expected = {name: tensor.shape for name, tensor in trained_state(model).items()}
     given = {name: tensor.shape for name, tensor in state.items()}
@@ -65,12 +65,12 @@ def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], where: Pat
 
 
 def save_trained_state(model: nn.Module, path: Path) -> None:
-    """Write `trained_state` as safetensors, atomically; a tensor that several layers share is written for each."""
+    """Write `trained_state` as safetensors, atomically; a tensor shared by several layers is written once for each."""
     state, addresses = trained_state(model), set()
     for name, tensor in state.items():
         state[name] = tensor.clone() if tensor.data_ptr() in addresses else tensor  # safetensors refuses shared memory
         addresses.add(tensor.data_ptr())
-    with atomic(path) as temporary:  # written by Python, whose errors tell a full disk
+    with atomic(path) as temporary:  # written by Python, since its errors name a full disk
         temporary.write_bytes(save(state, metadata={"format": "pt"}))
 
 
@@ -78,7 +78,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Raises:
-        RLRRError: it is missing, cut short or damaged.
+        RLRRError: the file is missing, cut short or damaged.
     """
     try:
         return load_file(path)
@@ -106,26 +106,26 @@ def save_adapter(folder: Path, model: nn.Module, record: Record) -> Record:
 
 
 def load_adapter(folder: Path, weights: str | None = None) -> tuple[nn.Module, Record]:
-    """Build the backbone an adapter belongs to and put the adapter on it, in evaluation mode.
+    """Build the backbone of an adapter and load the adapter into it, in evaluation mode.
 
     Args:
         folder: The adapter folder.
-        weights: Where the backbone's weights are now, if not where they were in training.
+        weights: File or folder with the backbone's weights, if they have moved since training.
 
     Raises:
         RLRRError: the folder is incomplete or damaged, the backbone cannot be loaded or is another one, or keys
-            are missing or stray.
+            are missing or unexpected.
     """
     record = read_record(folder)
     return put_adapter(load_start(folder, record, weights), folder, record), record
 
 
 def load_start(folder: Path, record: Record, weights: str | None = None) -> nn.Module:
-    """Load the backbone an adapter belongs to, with a new classifier; the adapter's tensors are checked first.
+    """Load the backbone of an adapter, with a new classifier; the adapter's tensors are checked first.
 
     Raises:
-        RLRRError: the tensors are not those that `rlrr.json` was written with, or the backbone cannot be loaded or is
-            another one.
+        RLRRError: the tensors are not the ones that `rlrr.json` was written with, or the backbone cannot be loaded or
+            is another one.
     """
     if _sha256(folder / TENSORS) != record.tensors_sha256:
         read_tensors(folder / TENSORS)  # raises if the file is cut short
@@ -134,7 +134,7 @@ def load_start(folder: Path, record: Record, weights: str | None = None) -> nn.M
     if Path(name).is_absolute() and not Path(name).exists():  # a local timm folder that was moved
         if not weights or not (Path(weights) / "config.json").is_file():
             raise RLRRError(
-                f"The backbone of {folder} was in {name}, which is gone: give the folder it is in now as `weights`."
+                f"The backbone of {folder} was in {name}, which is gone: give its present folder as `weights`."
             )
         name, weights = weights, None
     backbone = load_backbone(
@@ -145,10 +145,10 @@ def load_start(folder: Path, record: Record, weights: str | None = None) -> nn.M
 
 
 def put_adapter(model: nn.Module, folder: Path, record: Record) -> nn.Module:
-    """Put an adapter on the backbone it belongs to, which is changed in place; in evaluation mode.
+    """Load an adapter into its backbone, which is changed in place and put in evaluation mode.
 
     Raises:
-        RLRRError: the folder is incomplete, or keys are missing or stray.
+        RLRRError: the folder is incomplete, or keys are missing or unexpected.
     """
     if (folder / PEFT_CONFIG).exists():
         model = get_peft_model(model, _peft_config(folder))
@@ -161,23 +161,23 @@ def put_adapter(model: nn.Module, folder: Path, record: Record) -> nn.Module:
 
 
 def check_fingerprint(backbone: Backbone, record: Record, folder: Path) -> None:
-    """Refuse another backbone than the adapter was trained on.
+    """Refuse a backbone other than the one that the adapter was trained on.
 
     Raises:
-        RLRRError: the weights have another fingerprint.
+        RLRRError: the fingerprints of the weights differ.
     """
     if backbone.fingerprint != record.backbone["fingerprint"]:
         raise RLRRError(
             f"The adapter in {folder} was trained on {record.backbone['name']} with weights "
             f"{record.backbone['fingerprint'][:12]}, and these are {backbone.fingerprint[:12]}: "
-            "give the file it was trained on as `weights`."
+            "give the weights of the training as `weights`."
         )
 
 
 def merged_model(model: nn.Module) -> nn.Module:
     """Write the adapter into the weights (see `can_merge`) and return the plain model.
 
-    A model without adapter is returned as it is.
+    A model without an adapter is returned as it is.
     """
     return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
@@ -185,7 +185,7 @@ def merged_model(model: nn.Module) -> nn.Module:
 def _peft_config(folder: Path) -> PeftConfig:
     content = read_json(folder / PEFT_CONFIG)
     if not isinstance(content, dict) or content.get("peft_type") not in PEFT_TYPE_TO_CONFIG_MAPPING:
-        raise RLRRError(f"{folder / PEFT_CONFIG} is damaged: it names no method of PEFT or ours. Copy it again.")
+        raise RLRRError(f"{folder / PEFT_CONFIG} is damaged: it names no method of PEFT or rlrr. Copy it again.")
     return PeftConfig.from_pretrained(str(folder))
 
 

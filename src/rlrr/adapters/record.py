@@ -1,4 +1,4 @@
-"""The record of an adapter folder, `rlrr.json`, and how it is read."""
+"""The record of an adapter folder, `rlrr.json`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Record:
         classes: Class names, in the order of the logits.
         preprocessing: timm's data config.
         recipe: The options of the run.
-        data: Name of the data, its `source` (a folder's absolute path, or what the recipe says), where its splits
-            come from, the number of images in each, and the names of those that were skipped.
+        data: Name of the data, its `source` (the absolute path of a folder, else the recipe's own word), the origin of
+            its splits, the number of images in each, and the names of skipped images.
         protocol: How the reported epoch was chosen.
-        metrics: Accuracies as fractions, with the split they were measured on, and seconds of training.
+        metrics: Accuracies as fractions, named after the split, and seconds of training.
         parameters: Numbers of trained parameters: `adapter` and `head`.
         versions: Versions of the libraries used.
         tensors_sha256: SHA-256 of `adapter_model.safetensors`.
@@ -53,7 +53,7 @@ class Record:
 
 
 def backbone_record(backbone: Backbone, weights: str | None) -> dict[str, Any]:
-    """Describe, for a record, a backbone that was loaded with these `weights`."""
+    """Describe a backbone, loaded with these `weights`, for a record."""
     return {
         "name": backbone.name,
         "weights": str(Path(weights).expanduser().resolve()) if weights else None,
@@ -92,7 +92,7 @@ def read_record(folder: Path) -> Record:
     content = read_json(folder / RECORD)
     written = content.get("format") if isinstance(content, dict) else None
     if not isinstance(written, int):
-        raise RLRRError(f"{folder / RECORD} is no record of an adapter: it names no format.")
+        raise RLRRError(f"{folder / RECORD} is not the record of an adapter: it names no format.")
     if written > FORMAT:
         raise RLRRError(f"{folder / RECORD} has format {written}, newer than this rlrr reads ({FORMAT}): update rlrr.")
     names = {f.name for f in fields(Record)}
@@ -101,5 +101,5 @@ def read_record(folder: Path) -> Record:
         raise RLRRError(f"{folder / RECORD} is damaged: {odd} missing or stray.")
     backbone = content["backbone"]
     if not isinstance(backbone, dict) or not backbone.keys() >= {"name", "weights", "image_size", "fingerprint"}:
-        raise RLRRError(f"{folder / RECORD} is damaged: it does not say which backbone the adapter belongs to.")
+        raise RLRRError(f"{folder / RECORD} is damaged: it does not name the backbone of the adapter.")
     return Record(**content)

@@ -1,6 +1,6 @@
-"""Backbones: from a name to a timm model, its preprocessing, its weights and their fingerprint.
+"""Backbones by name: a timm model with its weights, their fingerprint, and its preprocessing.
 
-This package neither adapts a model (`rlrr.tuners`) nor knows which of its modules to adapt (`rlrr.backbones.families`).
+The anatomy of a model is in `rlrr.backbones.families`. Models are adapted in `rlrr.tuners`.
 """
 
 from rlrr.backbones.catalogue import BackboneInfo, backbones

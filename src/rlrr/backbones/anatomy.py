@@ -33,7 +33,7 @@ PARTS = {
 }
 """Names of the parts of a model, each with its meaning. No family has all of them."""
 
-# A part may be one of these in some models of a family, where there is nothing to adapt.
+# In some models of a family a part is one of these, with nothing to adapt.
 NEVER_ADAPTED = (nn.Identity, nn.Sequential, nn.AvgPool2d, nn.BatchNorm2d, nn.GroupNorm)
 
 
@@ -63,13 +63,13 @@ class Family:
     heads: tuple[str, ...] = ()
     """Full names of the classifiers in models without `get_classifier`."""
     fused_blocks: Mapping[str, int] = field(default_factory=dict)
-    """Projections stacked in one linear, each of which gets input vectors of its own."""
+    """Number of projections stacked in one linear, by the linear's name; each gets input vectors of its own."""
     convolutions: Literal["scale", "rescale"] = "scale"
     """Whether convolutions gain a scale and a shift of their output, or their kernels are rescaled as linears are."""
 
     @property
     def prefix(self) -> str:
-        """Regex of the name before all others."""
+        """Regex of the name that may stand before all others."""
         return f"(?:(?:{'|'.join(self.inside)})\\.)?"
 
     def blocks(self, index: str = r"\d+") -> re.Pattern[str]:
@@ -137,7 +137,7 @@ def walk(model: nn.Module) -> Iterator[NamedModule]:
     A tuner's layer stands for the module that it wraps. What the tuner adds beside that module is left out.
     """
     visited: set[nn.Module] = set()
-    backbone = plain_backbone(model)  # not wrapping anything, though timm's DLA calls its stem base_layer
+    backbone = plain_backbone(model)  # no wrapper, although timm's DLA calls its stem base_layer
 
     def visit(name: str, plain_name: str, module: nn.Module) -> Iterator[NamedModule]:
         if module in visited:

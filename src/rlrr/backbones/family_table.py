@@ -1,4 +1,4 @@
-"""The families whose anatomy is known, and the names that files of weights use.
+"""The families with a known anatomy, and the names of tensors in files of weights.
 
 A family is one `Family` with its rows in `BY_CLASS` or `BY_MODEL_TYPE`. Regexes of parts that are adapted by default
 are written into the settings of every adapter: two adapters can be combined only if both have the same regexes, so
@@ -93,24 +93,24 @@ BY_MODEL_TYPE = {name: _TRANSFORMERS_VIT for name in _MODEL_TYPES}
 """Families by the `model_type` of transformers."""
 
 PREFIX_PARAMETERS = ("cls_token", "distillation_token", "register_tokens")
-"""Names of the tokens before the patches in transformers' models; timm's say how many they have."""
+"""Names of the prefix tokens in transformers' models; timm's models have `num_prefix_tokens`."""
 
 # The tables below tell a part by the name of a tensor alone, in files of weights as in models of any family.
 
 HEADS = ("head", "head_dist", "fc", "classifier", "cls_classifier", "distillation_classifier", "heads")
 """Names of classifiers."""
 
-BLOCK_NAME = re.compile(  # staged models first: of "layers.1.blocks.0" the stage is not a block
+BLOCK_NAME = re.compile(  # staged models first, since the stage in "layers.1.blocks.0" is not a block
     r"(?:^|\.)(?:(?:layers|stages)\.\d+\.blocks|blocks(?:\.\d+)?|layer\d+|layers?(?!\.\d+\.downsample))\.\d+(?=\.)"
 )
 STACKED = re.compile(r"(?:timm_model\.)?(?:layers\.\d+\.)?blocks\.\d+\.attn\.qkv")
-"""Linears known to stack q, k and v one after the other; timm's models with "stages" stack them head by head."""
+"""Linears that stack q, k and v one after the other; timm's models with "stages" stack them head by head."""
 
 RESIZED = re.compile(r"pos_embed|relative_position|relative_coords|rel_pos|attn_mask|attention_bias")
-"""Tables whose size follows the image size, under the names that timm's families give them."""
+"""Tables that change their size with the image size, by their names in timm's families."""
 
 POSITIONS = re.compile(r"pos(?:ition)?_embed|relative_position|rel_pos")
-"""Tables of positions, timm's and transformers'."""
+"""Tables of positions, by their names in timm and transformers."""
 
 KINDS = {
     "attention.output.dense": "proj",
@@ -127,4 +127,4 @@ KINDS = {
     "patch_embed.proj": "patch_embed",
     "patch_embeddings.projection": "patch_embed",
 }
-"""One word for what different families call by different names, by the end of a module's name."""
+"""One word for modules of the same kind in different families, by the end of the module's name."""

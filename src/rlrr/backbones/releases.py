@@ -1,4 +1,4 @@
-"""Backbones with names of our own, and the pretrained config, as timm has it, of any backbone."""
+"""Backbones with a name of rlrr, and timm's pretrained config of any backbone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlrr.backbones import packaged
 
 MOCO_V3 = "vit_base_patch16_224.moco_v3"
 
-# Entries of a pretrained config that tell where its weights come from, and their terms.
+# Entries of a pretrained config about the origin of its weights, and about their terms.
 _ORIGIN = ("tag", "hf_hub_id", "hf_hub_filename", "url")
 _TERMS = ("license", "description", "origin_url", "paper_name", "paper_ids", "notes")
 
@@ -33,9 +33,10 @@ def pretrained_config(name: str, config: Mapping[str, Any], *, own_terms: bool =
     """Return the pretrained config of the weights that `name` stands for.
 
     Args:
-        name: name of a backbone, as it is recorded.
-        config: timm's pretrained config of its architecture, or of the tag in its name.
-        own_terms: `config` was written for these weights, as in a local folder, so that its licence is theirs.
+        name: name of a backbone, as in a record.
+        config: timm's pretrained config of the architecture, or of the tag in the name.
+        own_terms: whether `config` was written for these weights, as in a local folder, so that its licence is valid
+            for them.
     """
     if name == f"{config['architecture']}.{config.get('tag')}":
         return dict(config)

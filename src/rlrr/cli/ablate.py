@@ -13,23 +13,14 @@ USAGE = "DATA [DATA ...] [options]"
 EXAMPLE = "rlrr ablate sample:mnist --tables table6 --model vit_small_focus --image-size 70 --output ablation"
 TABLES = ("table6", "fig2", "table10", "table11")
 _OVERRIDES = (
-    *(
-        "model",
-        "weights",
-        "image_size",
-        "settings",
-        "epochs",
-        "cooldown",
-        "batch_size",
-        "learning_rate",
-        "weight_decay",
-    ),
-    *("schedule", "warmup", "drop_path", "drop_path_kind", "precision", "val_fraction", "workers", "threads"),
+    *("model", "weights", "image_size", "settings", "epochs", "cooldown", "batch_size", "learning_rate"),
+    *("weight_decay", "schedule", "warmup", "drop_path", "drop_path_kind", "precision", "val_fraction"),
+    *("workers", "threads"),
 )
 
 
 def add_arguments(parser: Parser) -> None:
-    """Take the data, the tables, and the recipe of the full method."""
+    """Add the data, the tables, and the recipe of the full method."""
     parser.add_argument(
         "data", metavar="DATA", nargs="+", type=str, help="Folders of images, sample:NAME or hub:OWNER/NAME."
     )
@@ -39,7 +30,8 @@ def add_arguments(parser: Parser) -> None:
         nargs="+",
         type=str,
         default=list(TABLES),
-        help="table6 (sides and residual), fig2 (parts and blocks), table10 (starts) or table11 (without W).",
+        help="Tables of the paper: table6 (sides and residual), fig2 (parts and blocks), table10 (start of the "
+        "vectors) or table11 (without W).",
     )
     parser.add_argument(
         "--output", metavar="FOLDER", type=str, default="ablation", help="Folder for the runs and the tables."
@@ -49,10 +41,11 @@ def add_arguments(parser: Parser) -> None:
         metavar="FILE",
         type=str | None,
         default=None,
-        help="YAML file of the full method's recipe, or a packaged one, such as vtab1k/cifar; if not given, the "
-        "paper's for a folder of VTAB-1k or FGVC, and the defaults for other data. The options below come first.",
+        help="Recipe of the full method: a YAML file, or a packaged recipe such as vtab1k/cifar. By default the "
+        "paper's recipe for a folder of VTAB-1k or FGVC, and the defaults of rlrr train for other data. Options given "
+        "here take precedence.",
     )
-    add_measuring(parser, rates="1, one rate for all variants")
+    add_measuring(parser, rates="1, the same rate for all variants")
     add_recipe_options(parser, _OVERRIDES)
 
 
@@ -83,10 +76,10 @@ def run(options: Any) -> None:
         depth = depth_of(load_backbone(recipe.model, num_classes=0, weights=recipe.weights).model)
     tables = ablation_tables(options.tables, depth)
     jobs = ablation_jobs(tables, plans, output)
-    outcomes = run_jobs([job for of_data in jobs.values() for job in of_data.values()], options.jobs, say)
+    outcomes = run_jobs([job for data_jobs in jobs.values() for job in data_jobs.values()], options.jobs, say)
     results = {
-        data: {name: outcomes.results[job.name] for name, job in of_data.items() if job.name in outcomes.results}
-        for data, of_data in jobs.items()
+        data: {name: outcomes.results[job.name] for name, job in data_jobs.items() if job.name in outcomes.results}
+        for data, data_jobs in jobs.items()
     }
     publish(ablation_document(tables, plans, results, recipes, outcomes.preprocessing), output, options.json)
     outcomes.raise_failures()

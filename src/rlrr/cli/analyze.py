@@ -21,7 +21,7 @@ def add_arguments(parser: Parser) -> None:
         metavar="RUN",
         type=str,
         nargs="+",
-        help="Folders of finished runs, by any method. With --start also folders of PEFT adapters, folders of models, "
+        help="Folders of finished runs, of any method. With --start also folders of PEFT adapters, folders of models, "
         "or files of weights (.safetensors, .pth).",
     )
     parser.add_argument(
@@ -36,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
         metavar="DATA",
         type=str | None,
         default=None,
-        help="Compare features too, on 64 images at most: a folder, sample:NAME or hub:OWNER/NAME.",
+        help="Images on which features are compared too (64 at most): a folder, sample:NAME or hub:OWNER/NAME.",
     )
     parser.add_argument(
         "--output",
@@ -46,14 +46,14 @@ def add_arguments(parser: Parser) -> None:
         help="Folder for the report and the numbers; by default RUN/analysis, overwritten, if there is one run.",
     )
     parser.add_argument(
-        "--directions", type=int, default=16, help="Leading singular directions whose subspaces are compared."
+        "--directions", type=int, default=16, help="Number of leading singular directions whose subspaces are compared."
     )
     parser.add_weights()
     parser.add_argument("--json", type=bool, default=False, help="Print the means of each run as JSON.")
 
 
 def run(options: Any) -> None:
-    """Analyse, print a line for each run and say where the report is."""
+    """Analyse the runs, print a line for each and the path of the report."""
     folder = _output(options.runs, options.output)
     from rlrr.cli.show import print_json, print_table
     from rlrr.spectral.analyze import DATA, REPORT, TABLE, analyze
@@ -84,7 +84,7 @@ def _output(runs: list[str], output: str | None) -> Path:
             raise UsageError("Where to? Give a folder with --output.")
         return Path(runs[0]) / "analysis"
     if Path(output).exists() and (not Path(output).is_dir() or any(Path(output).iterdir())):
-        raise UsageError(f"{output} already holds something: give another --output.")
+        raise UsageError(f"{output} is not empty: give another --output.")
     return Path(output)
 
 

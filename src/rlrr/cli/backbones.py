@@ -21,27 +21,28 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Any) -> None:
-    """List the backbones worth naming."""
+    """Print the backbones that the papers use, and the packaged one."""
     from rlrr.backbones import backbones
     from rlrr.cli.show import print_json
 
-    found = backbones()
+    infos = backbones()
     if options.json:
-        print_json([info.__dict__ for info in found])
+        print_json([info.__dict__ for info in infos])
         return
-    for info in found:
+    for info in infos:
         _print_block(info)
     closing = (
-        "Weights that are not here come from the Hugging Face Hub, or from their authors' server, when first used. "
-        "--weights FILE reads a file instead: the one named above (.npz, .pth, .pth.tar; only tensors are unpickled) "
-        "or a .safetensors. Any other timm name with its tag works too, and so does a local timm folder."
+        "Weights that are not on this machine are downloaded when first used, from the Hugging Face Hub or from their "
+        "authors' server. --weights FILE reads a local file instead: the file named above (.npz, .pth, .pth.tar; only "
+        "tensors are unpickled) or a .safetensors. Any other timm name with its tag works too, and so does a local "
+        "timm folder."
     )
     print(fill(closing, WIDTH, break_on_hyphens=False))
 
 
 def _print_block(info: BackboneInfo) -> None:
-    here = "weights here" if info.available else "weights not here"
-    print(f"{info.name}  {info.parameters:.0f} M  {info.image_size} px  {here}")
+    where = "on this machine" if info.available else "to be downloaded"
+    print(f"{info.name}  {info.parameters:.0f} M  {info.image_size} px  {where}")
     mean, std = (" ".join(f"{value:.3g}" for value in values) for values in (info.mean, info.std))
     lines = {
         "trained": info.weights,

@@ -22,25 +22,26 @@ def add_arguments(parser: Parser) -> None:
         type=float,
         nargs="+",
         default=[],
-        help="Weights, one for each run; equal ones that add up to 1 if not given.",
+        help="Weights of the runs, one for each; by default equal weights that add up to 1.",
     )
     parser.add_argument(
         "--type",
         type=Literal["exact", "average"],
         default="exact",
-        help="exact sums the runs' weight changes, so that ranks add up; average sums their vectors, at the same rank.",
+        help="Way to combine: exact sums the changes of the weights, so that ranks add up; average sums the vectors, "
+        "which keeps the rank.",
     )
     parser.add_argument(
         "--backbone_weights",
         metavar="PATH",
         type=str | None,
         default=None,
-        help="Where the backbone's weights are now, if not where they were in training.",
+        help="File or folder with the backbone's weights, if they have moved since training.",
     )
 
 
 def run(options: Any) -> None:
-    """Combine, and print a summary of the result."""
+    """Combine the runs, and print a summary of the result."""
     from rlrr.adapters.combine import combine
 
     record = combine(
@@ -53,5 +54,5 @@ def run(options: Any) -> None:
     count = record.parameters
     print(f"{record.backbone['name']}, {record.method}: {record.protocol}")
     print(f"holds      {count['adapter']:,} parameters and {count['head']:,} of the classifier")
-    print("accuracy   not measured: rlrr evaluate does it")
+    print("accuracy   not measured: use rlrr evaluate")
     print(f"saved in   {options.output}")

@@ -25,16 +25,16 @@ def add_arguments(parser: Parser) -> None:
         "--benchmark",
         type=Literal["vtab1k", "fgvc"] | None,
         default=None,
-        help="Which of the two it is, if both are there.",
+        help="Benchmark to check, if FOLDER holds tasks of both.",
     )
     parser.add_argument(
-        "--output", metavar="FILE", type=str | None, default=None, help="File for all that is found, as JSON."
+        "--output", metavar="FILE", type=str | None, default=None, help="File for the full result, as JSON."
     )
-    parser.add_argument("--json", type=bool, default=False, help="Print all that is found as JSON.")
+    parser.add_argument("--json", type=bool, default=False, help="Print the full result as JSON.")
 
 
 def run(options: Any) -> None:
-    """Check, print a table and the problems; fail if there are any."""
+    """Check a copy, and print a table and the problems; fail if there are any."""
     from rlrr.cli.show import print_json
     from rlrr.data.benchmarks.inventory import take_inventory
     from rlrr.files import write_json
@@ -59,7 +59,7 @@ def _print(inventory: Inventory) -> None:
     for task in inventory.tasks:
         train = task.images.get("train") or task.images["trainval"]
         counts = (train, task.images.get("val", (0, None)), task.images["test"], task.classes)
-        rows.append([task.name, *(_of(*count) for count in counts), str(len(task.problems)), str(len(task.notes))])
+        rows.append([task.name, *(_count(*count) for count in counts), str(len(task.problems)), str(len(task.notes))])
     print_table(["task", "train", "val", "test", "classes", "problems", "notes"], rows)
     if inventory.missing:
         print("\n" + fill(f"missing: {', '.join(inventory.missing)}", 90, subsequent_indent="  "))
@@ -81,7 +81,7 @@ def _print_faults(task: TaskInventory) -> None:
         print(f"\n{task.name}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}")
         print("\n".join(f"  {line}" for line in lines[:_SHOWN]))
     if len(lines) > _SHOWN:
-        print(f"  and {len(lines) - _SHOWN} more; --output FILE has all")
+        print(f"  and {len(lines) - _SHOWN} more: --output FILE writes all of them")
 
 
 def _summary(inventory: Inventory) -> str:

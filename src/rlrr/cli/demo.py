@@ -21,22 +21,29 @@ def add_arguments(parser: Parser) -> None:
         default="demo",
         help="Folder for both runs, the pictures and report.html.",
     )
-    parser.add_argument("--resume", type=bool, default=False, help="Go on with a demo that was stopped.")
-    parser.add_argument("--overwrite", type=bool, default=False, help="Delete the runs of an earlier demo there.")
+    parser.add_argument(
+        "--resume", type=bool, default=False, help="Go on with the demo in --output, if it was stopped."
+    )
+    parser.add_argument(
+        "--overwrite", type=bool, default=False, help="Delete the runs of an earlier demo in --output first."
+    )
     parser.add_argument(
         "--epochs",
         type=int | None,
         default=None,
-        help="Passes over the training images; the recipe's if not given.",
+        help="Passes over the training images; by default those of the packaged recipe.",
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the split and of training.")
     parser.add_argument(
-        "--threads", type=int | None, default=None, help="Threads for computing; all there are if not given."
+        "--threads",
+        type=int | None,
+        default=None,
+        help="Threads for computing on the CPU; by default all that this process may use.",
     )
 
 
 def run(options: Any) -> None:
-    """Run it and print the table."""
+    """Run the demo and print its table."""
     from dataclasses import replace
 
     from rlrr.cli.show import print_table

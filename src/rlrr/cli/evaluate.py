@@ -22,26 +22,26 @@ def add_arguments(parser: Parser) -> None:
         "--split",
         type=Literal["test", "val", "train"] | None,
         default=None,
-        help="Which split; by default test if there is one, else val, else all images.",
+        help="Split to measure on; by default test if there is one, else val, else all images.",
     )
     parser.add_argument(
         "--output",
         metavar="FOLDER",
         type=str | None,
         default=None,
-        help="Folder for the results; RUN/evaluation, or RUN/evaluation-SPLIT with --split, if not given.",
+        help="Folder for the results; by default RUN/evaluation, or RUN/evaluation-SPLIT with --split.",
     )
     parser.add_argument(
         "--bad_images",
         type=Literal["error", "skip"],
         default="error",
-        help="Stop at images that cannot be read, or leave them out.",
+        help="Treatment of images that cannot be read: stop, or leave them out.",
     )
     parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON.")
 
 
 def run(options: Any) -> None:
-    """Evaluate, print the table and say where the picture is."""
+    """Evaluate the run, and print the table and the paths of the results."""
     from rlrr.cli.show import print_json, print_table
     from rlrr.inference.evaluate import evaluate, save_evaluation
     from rlrr.inference.predict import load

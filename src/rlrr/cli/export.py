@@ -16,12 +16,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--output", metavar="FILE", type=str, required=True, help="File to write; it must not exist.")
     parser.add_images_to_compare()
     parser.add_argument(
-        "--opset", type=int | None, default=None, help="ONNX opset version; torch's choice if not given."
+        "--opset", type=int | None, default=None, help="Version of the ONNX operators; by default torch's choice."
     )
 
 
 def run(options: Any) -> None:
-    """Export to ONNX and print how far the file is from PyTorch."""
+    """Export the run to ONNX, and print the difference between the file and PyTorch."""
     from rlrr.interop.onnx import export_onnx
 
     parity = export_onnx(
@@ -30,7 +30,7 @@ def run(options: Any) -> None:
     sizes = " and ".join(map(str, parity.batch_sizes))
     print(f"ONNX model in {options.output} (opset {parity.opset})")
     if not parity.merged:
-        print("it holds the adapted model: the method's update cannot be written into the weights")
+        print("the file holds the adapted model: the method's update cannot be written into the weights")
     print(f"compared with PyTorch on {parity.images} images ({parity.compared_on}), in batches of {sizes}:")
     print(
         f"largest logit difference {parity.difference:.1e} ({parity.relative_difference:.1e} of the largest logit), "

@@ -16,7 +16,7 @@ def add_arguments(parser: Parser) -> None:
     """Take the checkpoint, its backbone and classes, and the folder to write to."""
     parser.add_argument("file", metavar="FILE", type=str, help="The .pth file that the paper's trainer saved.")
     parser.add_argument(
-        "--model", metavar="NAME", type=str, required=True, help="Backbone it was trained on: a timm name or folder."
+        "--model", metavar="NAME", type=str, required=True, help="Backbone of the checkpoint: a timm name or folder."
     )
     parser.add_argument(
         "--output", metavar="FOLDER", type=str, required=True, help="Folder for the run; it must not exist."
@@ -32,19 +32,19 @@ def add_arguments(parser: Parser) -> None:
         "--image_size",
         type=int | None,
         default=None,
-        help="Side of the square images in pixels; the backbone's own if not given.",
+        help="Side of the square images in pixels; by default the backbone's own.",
     )
     parser.add_argument(
         "--classes",
         metavar="FILE",
         type=str | None,
         default=None,
-        help="Text file with the names of the classes in order, one on each line; 0, 1, … if not given.",
+        help="Text file with the names of the classes in order, one on each line; by default 0, 1, ….",
     )
 
 
 def run(options: Any) -> None:
-    """Import, and say what is not known of the run."""
+    """Import the checkpoint, and say what is not known of the run."""
     from rlrr.interop.paper_file import import_official
 
     record = import_official(

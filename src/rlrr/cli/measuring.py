@@ -1,4 +1,4 @@
-"""The parts that the commands of many runs share: options of the protocol, progress, and the tables."""
+"""The parts that the commands of many runs share: options of the protocol, lines of progress, and the tables."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 
 
 def add_measuring(parser: Parser, rates: str) -> None:
-    """Take the protocol, seeds, learning rates, jobs and JSON; `rates` is the default of the rates in words."""
+    """Add the protocol, seeds, learning rates, jobs and JSON.
+
+    Args:
+        parser: The parser of a command.
+        rates: The default of the learning rates, in words.
+    """
     parser.add_argument(
         "--protocol",
         type=Literal["honest", "paper"],
         default="honest",
-        help="honest trains on all but the test images and tests the last epoch, once; paper tests every epoch and "
-        "keeps the best.",
+        help="honest trains on all images but the test images, and tests the last epoch, once; paper tests every "
+        "epoch and keeps the best.",
     )
     parser.add_argument(
         "--seeds",
@@ -29,7 +34,7 @@ def add_measuring(parser: Parser, rates: str) -> None:
         nargs="+",
         type=int,
         default=None,
-        help="The seeds themselves, one run each (default: 0 1 2; with --protocol paper 42).",
+        help="Seeds, with one run for each (default: 0 1 2; with --protocol paper 42).",
     )
     parser.add_argument(
         "--rates",
@@ -37,18 +42,24 @@ def add_measuring(parser: Parser, rates: str) -> None:
         nargs="+",
         type=float,
         default=None,
-        help="Factors of the learning rate to choose from on validation images; one alone is taken without tuning "
-        f"(default: {rates}).",
+        help="Factors of the learning rate, of which validation images choose one; a single factor is used without "
+        f"tuning (default: {rates}).",
     )
-    parser.add_argument("--jobs", metavar="N", type=int, default=1, help="Runs at a time; they share the cores.")
+    parser.add_argument(
+        "--jobs", metavar="N", type=int, default=1, help="Number of runs at a time, which share the cores."
+    )
     parser.add_argument("--json", type=bool, default=False, help="Print the results as JSON.")
 
 
 def plan_of(options: Any, rates: tuple[float, ...]) -> dict[str, Any]:
-    """Give the fields of `Plan` beside the recipe; `rates` if none are given.
+    """Return the fields of `Plan` beside the recipe.
+
+    Args:
+        options: The options of the command line.
+        rates: The factors of the learning rate if none are given.
 
     Raises:
-        RLRRError: seeds or rates are given with the paper's protocol.
+        UsageError: seeds or rates are given with the paper's protocol.
     """
     from rlrr.compare.plan import PAPER_SEED, SEEDS
 
@@ -67,12 +78,12 @@ def plan_of(options: Any, rates: tuple[float, ...]) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    """Print a line on stderr; a module's function, since other processes call it too."""
+    """Print a line on stderr. (A function of a module can be sent to other processes.)"""
     print(f"rlrr: {text}", file=sys.stderr, flush=True)
 
 
 def say_runs_only() -> None:
-    """Log a line for each run, in place of one for each epoch, and each warning about the data once."""
+    """Silence the lines of single epochs, and log each warning about the data once."""
     logging.getLogger("rlrr").setLevel(logging.WARNING)
     logged: set[str] = set()
 

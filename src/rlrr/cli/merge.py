@@ -20,13 +20,13 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Any) -> None:
-    """Merge, and print how far the merged model is from the unmerged one."""
+    """Merge the run, and print the difference between the merged and the unmerged model."""
     from rlrr.interop.merge import merge
 
     merged = merge(options.run, options.output, images=options.images, weights=options.weights)
     print(f"merged model in {merged.folder}")
     if merged.difference is None:
-        print("not compared with the unmerged model: no images at hand, give some with --images")
+        print("not compared with the unmerged model: there are no images, give some with --images")
     else:
         print(
             f"largest logit difference to the unmerged model on {merged.images} images: {merged.difference:.1e} "

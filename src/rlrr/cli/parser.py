@@ -11,6 +11,7 @@ from argparse import (
     Namespace,
     RawDescriptionHelpFormatter,
 )
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
@@ -28,53 +29,58 @@ class Parser(ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         self.hints: dict[str, Any] = {}
+        self.arguments: dict[str, str] = {}  # the option of each Python argument
         super().__init__(
+            add_help=False,
             allow_abbrev=False,
             exit_on_error=False,
             formatter_class=RawDescriptionHelpFormatter,
             **{"usage": "%(prog)s [options]"} | options,
         )
+        self.add_argument("-h", "--help", action="help", default=SUPPRESS, help="Show this help and exit.")
 
     def add_argument(self, *names: str, type: Any = None, group: Any = None, **options: Any) -> Any:
-        """Take an argument as argparse does, with a type hint for `type`.
+        """Add an argument as argparse does, with a type hint for `type`.
 
         Args:
-            names: One name; an option's may have underscores, and is shown with hyphens.
-            type: A type, a Literal, or one of them or None; a bool is a switch, a list is written A,B and a dict is
-                written NAME=VALUE ….
-            group: An `add_argument_group` that the help lists it in.
-            options: More for argparse; the default is added to the help.
+            names: One name. The name of an option may have underscores, and is shown with hyphens.
+            type: A type or a Literal, each with or without None. A bool is a switch, a list is written A,B, and a dict
+                is written NAME=VALUE ….
+            group: The `add_argument_group` under which the help lists the argument.
+            options: Further keywords of argparse; the default is added to the help.
         """
         names = tuple(name.replace("_", "-") if name.startswith("--") else name for name in names)
         self.hints |= dict.fromkeys(names, type)
+        self.arguments |= {_destination(name): name for name in names if name.startswith("--")}
         if type is not None:
             options = _described(type, options)
         return group.add_argument(*names, **options) if group else super().add_argument(*names, **options)
 
     def add_run(self) -> None:
-        """Take the finished run a command works on, and where its backbone's weights are."""
+        """Add the finished run that a command works on, and the path of the backbone's weights."""
         self.add_argument("run", metavar="RUN", type=str, help="Folder of a finished run.")
         self.add_weights()
 
     def add_weights(self) -> None:
-        """Take where the weights of the backbone are that a run was trained on."""
+        """Add the path of the weights of the backbone that a run was trained on."""
         self.add_argument(
             "--weights",
             metavar="PATH",
             type=str | None,
             default=None,
-            help="Where the backbone's weights are now, if not where they were in training.",
+            help="File or folder with the backbone's weights, if they have moved since training.",
         )
 
     def add_images_to_compare(self) -> None:
-        """Take the images on which what is written is compared with the run."""
+        """Add the images on which the written model is compared with the run."""
         self.add_argument(
             "--images",
             metavar="IMAGE",
             type=str,
             nargs="+",
             default=[],
-            help="Images to compare on; by default the run's own validation images.",
+            help="Images on which the written model is compared with the run; by default the run's own validation "
+            "images.",
         )
 
     def parse(self, arguments: list[str]) -> Namespace:
@@ -95,7 +101,7 @@ class Parser(ArgumentParser):
         return options
 
     def _normalised(self, arguments: list[str]) -> list[str]:
-        """Put hyphens into the names of options, and `=true` behind a switch that stands alone."""
+        """Write the names of options with hyphens, and add `=true` to a switch that stands alone."""
         result: list[str] = []
         for position, argument in enumerate(arguments):
             if argument == "--":
@@ -113,25 +119,45 @@ class Parser(ArgumentParser):
         return result
 
     def in_options(self, error: RLRRError) -> str:
-        """Give the sentence of an error with options in the place of Python arguments.
+        """Return the sentence of an error with options in the place of Python arguments.
 
         The library writes an argument as `name`, or begins with the name of a recipe's option (`RLRRError.option`).
+        Where it begins with a line of a recipe's file instead, names stay as they are written in that file.
         """
         text = str(error)
-        if error.option and text.startswith(f"{error.option} "):
-            text = f"`{error.option}`{text.removeprefix(error.option)}"
-        options = {_destination(name): name for name in self.hints if name.startswith("--")}
-        return re.sub(r"`(\w+)`", lambda match: options.get(match[1], match[0]), text)
+        if error.option is None:
+            return as_options(text, self.arguments)
+        if not text.startswith(f"{error.option} "):
+            return _backticked_as_options(text, self.arguments)
+        return as_options(f"`{error.option}`{text.removeprefix(error.option)}", self.arguments)
 
     def error(self, message: str) -> NoReturn:
-        """Raise one sentence in place of the usage and the message."""
+        """Raise one sentence, in place of argparse's usage and message."""
         message = message.replace("the following arguments are required:", "missing:")
         end = "" if message.endswith("?") else "."
         raise UsageError(f"{message[0].upper()}{message[1:]}{end} See `{self.prog} --help`.")
 
 
+def as_options(text: str, options: Mapping[str, str]) -> str:
+    """Write the Python arguments that a text names as options.
+
+    An argument is recognised in backticks, or by an underscore in its name. Paths, values in quotes and `name=value`
+    stay as they are.
+
+    Args:
+        text: A message or a help text.
+        options: The option of each Python argument, such as "--image-size" of "image_size".
+    """
+    bare = re.compile(r"(?<![\w./'\"`=-])[a-z]+(?:_[a-z]+)+(?![\w/'\"`=-]|\.\w)")
+    return bare.sub(lambda match: options.get(match[0], match[0]), _backticked_as_options(text, options))
+
+
+def _backticked_as_options(text: str, options: Mapping[str, str]) -> str:
+    return re.sub(r"`(\w+)`", lambda match: options.get(match[1], match[0]), text)
+
+
 def _described(hint: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Say to argparse how a value of a type is read, and how it is shown in the help."""
+    """Tell argparse how a value of a type is read, and how it is shown in the help."""
     default, choices = options.get("default"), expected(hint)[1]
     metavar = "{" + ",".join(choices) + "}" if choices else _METAVARS.get(members(hint)[0])
     shown = default
@@ -158,7 +184,7 @@ def _read(hint: Any, text: str) -> Any:
     """Read a value of a type from the command line.
 
     Raises:
-        ArgumentTypeError: it is not of that type.
+        ArgumentTypeError: the text is no value of that type.
     """
     if text == "null" and members(hint) != (hint,):
         return None
@@ -176,10 +202,10 @@ def _read(hint: Any, text: str) -> Any:
 
 
 def _read_pair(hint: Any, text: str) -> tuple[str, Any]:
-    """Read `name=value`, with the value in YAML.
+    """Read one `name=value`, with the value in YAML.
 
     Raises:
-        ArgumentTypeError: it is not written so.
+        ArgumentTypeError: the text is no `name=value`, or the value is not YAML.
     """
     name, equals, value = text.partition("=")
     if not (name and equals):
@@ -187,7 +213,7 @@ def _read_pair(hint: Any, text: str) -> tuple[str, Any]:
     try:
         return name, parse_yaml(value)
     except yaml.YAMLError:
-        raise ArgumentTypeError(f"takes values in YAML, which {value!r} is not") from None
+        raise ArgumentTypeError(f"takes values in YAML, not {value!r}") from None
 
 
 def _is(kind: type, hint: Any) -> bool:

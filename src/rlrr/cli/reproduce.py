@@ -18,17 +18,17 @@ _OVERRIDES = (
 
 
 def add_arguments(parser: Parser) -> None:
-    """Take the benchmark, the protocol, and options in the place of the recipes'."""
-    parser.add_argument("benchmark", type=Literal["vtab1k", "fgvc"], help="VTAB-1k or FGVC.")
+    """Add the benchmark, the protocol, and options in the place of the recipes' own."""
+    parser.add_argument("benchmark", type=Literal["vtab1k", "fgvc"], help="Benchmark: VTAB-1k or FGVC.")
     parser.add_argument("root", metavar="ROOT", type=str, help="Folder with one folder for each task.")
     parser.add_argument(
-        "--tasks", metavar="TASK", nargs="+", type=str, default=None, help="Run only these; all if not given."
+        "--tasks", metavar="TASK", nargs="+", type=str, default=None, help="Tasks to run; by default all."
     )
     parser.add_argument(
         "--variant",
         type=Literal["aug"] | None,
         default=None,
-        help="Other recipes for FGVC: aug has mixup, CutMix and, for rlrr, an EMA of the weights.",
+        help="Variant of the recipes for FGVC: aug adds mixup, CutMix and, for rlrr, an EMA of the weights.",
     )
     parser.add_argument(
         "--output",
@@ -66,10 +66,10 @@ def run(options: Any) -> None:
     document = benchmark_document(
         benchmark,
         options.variant,
-        one,
+        first_plan,
         outcomes.results,
-        published(benchmark.name, one.recipe.model, one.recipe.method),
-        paper_recipe(changes(changed)) if own else without_recipe(one.recipe.method, changes(changed)),
+        published(benchmark.name, recipe.model, recipe.method),
+        described,
         outcomes.preprocessing,
     )
     publish(document, output, options.json)

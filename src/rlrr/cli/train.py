@@ -18,33 +18,35 @@ EXAMPLE = "rlrr train flowers/ --model vit_small_focus --epochs 20 --output run"
 
 
 def add_arguments(parser: Parser) -> None:
-    """Take where to put the run, a file of options, and the options of a recipe."""
+    """Add the data, the folder of the run, a file of options, and the options of a recipe."""
     parser.add_argument(
         "data", metavar="DATA", nargs="?", type=str, help="Folder of images, sample:NAME or hub:OWNER/NAME."
     )
-    parser.add_argument("--output", metavar="FOLDER", type=str, default="run", help="Folder to write the run to.")
+    parser.add_argument("--output", metavar="FOLDER", type=str, default="run", help="Folder for the run.")
     parser.add_argument(
         "--config",
         metavar="FILE",
         type=str | None,
         default=None,
-        help="YAML file with options, such as a run's recipe.yaml, or a packaged recipe, such as vtab1k/cifar; options "
-        "given here come before it.",
+        help="Recipe: a YAML file with options, such as a run's recipe.yaml, or a packaged recipe such as "
+        "vtab1k/cifar. Options given here take precedence.",
     )
-    parser.add_argument("--resume", type=bool, default=False, help="Go on with the run in --output, by its own recipe.")
+    parser.add_argument(
+        "--resume", type=bool, default=False, help="Go on with the run in --output, by the recipe it was started with."
+    )
     parser.add_argument("--overwrite", type=bool, default=False, help="Delete an earlier run in --output first.")
     parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON.")
     add_recipe_options(parser)
 
 
 def run(options: Any) -> None:
-    """Train and print the result."""
+    """Train by the recipe and print the result."""
     given = given_options(options, [option.name for option in fields(Recipe) if option.name != "data"])
     if options.data:
         given["data"] = options.data
     values = overlay(_base(options, given.get("method")), given)
     if not values.get("data"):
-        raise UsageError("Say what to train on: a folder of images, sample:mnist, or hub:OWNER/NAME.")
+        raise UsageError("There is no data to train on: give a folder of images, sample:mnist, or hub:OWNER/NAME.")
     recipe = Recipe(**values)
     if options.config:
         _remark(options.config, recipe)
@@ -62,7 +64,7 @@ def run(options: Any) -> None:
 
 
 def _base(options: Any, method: str | None) -> dict[str, Any]:
-    """Read the options that those on the command line are put over."""
+    """Read the options of a file or an earlier run, over which those of the command line are put."""
     if options.config:
         return find_options(options.config, method)
     if options.resume and not options.data:  # `--resume` alone goes on by the run's own recipe
@@ -71,7 +73,7 @@ def _base(options: Any, method: str | None) -> dict[str, Any]:
 
 
 def _remark(config: str, recipe: Recipe) -> None:
-    """Say if a packaged recipe is of another task than the data, by its folder's name, or not of the method."""
+    """Warn of a packaged recipe for another task than the data (by the folder's name), or for another method."""
     name, folder = config.removesuffix(".yaml"), Path(recipe.data).name
     benchmark, _, task = name.rpartition("/")
     packaged = packaged_recipes()
@@ -84,7 +86,7 @@ def _remark(config: str, recipe: Recipe) -> None:
 
 
 def no_recipe(method: str, benchmark: str) -> str:
-    """Say what a method without a recipe of its own for a benchmark is trained by."""
+    """Describe the options of a method that has no recipe of its own for a benchmark."""
     return (
         f"{method} has no recipe of its own for {benchmark}: it takes the benchmark's images and training budget, and "
         f"{method}'s own defaults"

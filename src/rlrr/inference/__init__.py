@@ -1,1 +1,1 @@
-"""Running a finished adapter: predictions and measurements."""
+"""Inference with a finished run: predictions and measurements."""

@@ -22,7 +22,7 @@ from rlrr.errors import RLRRError
 
 logger = logging.getLogger(__name__)
 
-SAMPLE = 32  # images of the run itself to compare two forms of a model on
+SAMPLE = 32  # most images of the run itself on which two forms of a model are compared
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Prediction:
     """The most likely classes of one image.
 
     Attributes:
-        image: Name of the image: its path, or its place in the call.
+        image: Path of the image, or its position among the given images.
         classes: Class names, the likeliest first.
         probabilities: Their probabilities (softmax).
     """
@@ -42,7 +42,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model with what is needed to use it; `load` gives one.
+    """A model with its classes and preprocessing; see `load`.
 
     Attributes:
         model: The backbone with its adapter (a PEFT model), or a plain model; images (N, 3, H, W) to logits.
@@ -59,11 +59,11 @@ class Classifier:
 
     @property
     def device(self) -> torch.device:
-        """Device of the model, to which images are brought."""
+        """Device of the model, to which images are moved."""
         return next(self.model.parameters()).device
 
     def dataset(self, split: Split, cache: CachedImages | None = None) -> PreparedImages:
-        """Prepare the images of a split as this model takes them."""
+        """Prepare the images of a split for this model."""
         config = self.record.preprocessing
         return PreparedImages(split, preparation(config), cache=cache, mean=config["mean"], std=config["std"])
 
@@ -87,7 +87,7 @@ class Classifier:
         Raises:
             RLRRError: an image cannot be read.
         """
-        if self.model.training:  # eval() would discard the effective weights that adapted layers keep
+        if self.model.training:  # not always: eval() discards the effective weights that adapted layers have cached
             self.model.eval()
         return torch.cat([self.model(batch).float().cpu() for batch in self.batches(images)])
 
@@ -96,7 +96,7 @@ class Classifier:
 
         Args:
             images: Paths, PIL images or uint8 arrays (H, W) or (H, W, 3).
-            top_k: Number of classes to give for each; all if there are fewer.
+            top_k: Number of most likely classes to return for each image; all if there are fewer.
 
         Raises:
             RLRRError: an image cannot be read.
@@ -114,7 +114,7 @@ class Classifier:
 
 
 def evaluation_batch(device: torch.device, input_size: Sequence[int]) -> int:
-    """Choose a batch size where nothing is trained: smaller for images larger than 224 pixels square.
+    """Choose a batch size for inference, which is smaller for images larger than 224 pixels square.
 
     Args:
         device: Device of the model. More than 64 images are not faster on a CPU.
@@ -129,7 +129,7 @@ def load(run: str | Path, *, weights: str | None = None) -> Classifier:
 
     Args:
         run: The folder that `train` wrote.
-        weights: Where the backbone's weights are now, if not where they were in training.
+        weights: File or folder with the backbone's weights, if they have moved since training.
 
     Raises:
         RLRRError: the folder is incomplete or damaged, or the backbone cannot be loaded or is another one.
@@ -151,7 +151,7 @@ def sample_images(classifier: Classifier, images: Sequence[str | Path] = ()) -> 
         images: Paths of images; if none are given, the first validation images of the run's own data are taken.
 
     Returns:
-        The images; None if none are given and those of the run are gone, which is logged.
+        The images; None, with a warning, if none are given and the images of the run cannot be read.
     """
     if images:
         return Split([Path(image) for image in images], [0] * len(images), [str(image) for image in images])

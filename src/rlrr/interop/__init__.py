@@ -1,1 +1,1 @@
-"""Other people's formats in and out."""
+"""Import and export of other formats: timm folders, ONNX, and the checkpoints of the paper's code."""

@@ -18,12 +18,12 @@ from rlrr.methods.capabilities import can_merge
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged model, and how far it is from the run.
+    """A merged model, and its difference from the run.
 
     Attributes:
         folder: Folder of the model, in timm's format.
-        difference: Largest absolute difference of a logit to the unmerged model; None if no image was at hand.
-        largest: Largest absolute logit, to compare the difference with.
+        difference: Largest absolute difference of a logit from the unmerged model; None if there was no image.
+        largest: Largest absolute logit, as a scale for the difference.
         images: Number of images compared on.
     """
 
@@ -42,7 +42,7 @@ def merge(
         run: The folder that `train` wrote.
         output: A folder that does not exist yet.
         images: Images to compare the logits on; by default the first validation images of the run's own data.
-        weights: Where the backbone's weights are now, if not where they were in training.
+        weights: File or folder with the backbone's weights, if they have moved since training.
 
     Raises:
         RLRRError: `output` exists, the run or an image cannot be read, or the method's update is no change of weights.
@@ -66,6 +66,6 @@ def merge(
     write_timm_folder(merged_model(classifier.model).cpu(), folder, classifier.classes, classifier.record.preprocessing)
     if sample is None or before is None:
         return Merged(folder, None, 0.0, 0)
-    plain = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True)  # as anyone would open it
+    plain = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True)  # opened as by any user of timm
     after = Classifier(plain.to(device), classifier.record).logits(classifier.dataset(sample))
     return Merged(folder, (after - before).abs().max().item(), before.abs().max().item(), len(sample))

@@ -34,14 +34,14 @@ class Parity:
     Attributes:
         compared_on: Description of the images.
         images: Number of images.
-        batch_sizes: Each image was run in batches of each of these sizes.
-        largest_logit: Largest absolute logit of PyTorch, of the run as it was trained (unmerged).
+        batch_sizes: Sizes of the batches; each image was run in a batch of each size.
+        largest_logit: Largest absolute logit of the unmerged run in PyTorch.
         difference: Largest absolute difference of a logit.
         relative_difference: `difference` as a share of `largest_logit`.
         same_class: Number of images with the same most likely class.
         opset: Version of the ONNX operators in the file.
-        merged: Whether the adapter is part of the weights in the file; if not, the adapted model was exported, as the
-            method's update is no change of weights.
+        merged: Whether the adapter is part of the weights in the file; if not, the adapted model was exported, because
+            the method's update is no change of weights.
     """
 
     compared_on: str
@@ -63,22 +63,22 @@ def export_onnx(
     opset: int | None = None,
     weights: str | None = None,
 ) -> Parity:
-    """Write a run as ONNX, merged where it can be, with the comparison beside it as `OUTPUT.parity.json`.
+    """Write a run as ONNX, merged where possible, and the comparison with PyTorch as `OUTPUT.parity.json`.
 
-    The file takes `images`, float32 (N, 3, H, W), resized and normalised as its metadata `preprocessing` says (timm's
-    data config, as JSON), and gives `logits` (N, classes), in the order of its metadata `classes` (a JSON list).
-    Above 2 GB, the weights are in a second file, `OUTPUT.data`.
+    The input of the file is `images`, float32 (N, 3, H, W), resized and normalised as in its metadata `preprocessing`
+    (timm's data config, as JSON). The output is `logits` (N, classes), in the order of its metadata `classes` (a JSON
+    list). Above 2 GB, the weights are in a second file, `OUTPUT.data`.
 
     Args:
         run: The folder of a finished run.
         output: A file that does not exist yet.
         images: Images to compare on; by default the first validation images of the run's own data, or else noise.
         opset: Version of the ONNX operators; None for torch's own choice.
-        weights: Where the backbone's weights are now, if not where they were in training.
+        weights: File or folder with the backbone's weights, if they have moved since training.
 
     Raises:
-        RLRRError: a package is missing, `output` exists, the model cannot be exported, or its ONNX form differs;
-            in which case nothing is written.
+        RLRRError: a package is missing, `output` exists, the model cannot be exported, or its ONNX form differs.
+            Nothing is written then.
 
     Example:
         >>> export_onnx("run", "flowers.onnx").same_class
@@ -91,8 +91,8 @@ def export_onnx(
     pixels, compared_on = _images(classifier, images)
     with torch.inference_mode():
         expected = torch.cat([classifier.model(batch) for batch in pixels.split(32)])
-    merges = can_merge(classifier.model)
-    model = merged_model(classifier.model) if merges else plain_model(classifier.model)
+    is_merged = can_merge(classifier.model)
+    model = merged_model(classifier.model) if is_merged else plain_model(classifier.model)
     program = _program(model, pixels[:1], opset)
     record = classifier.record
     program.model.metadata_props.update(
@@ -103,9 +103,11 @@ def export_onnx(
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
             program.save(Path(scratch) / path.name)
             logits = _logits(Path(scratch) / path.name, pixels)
-            parity = _compare(logits, expected, compared_on, program.model.opset_imports[""], merges)
+            parity = _compare(logits, expected, compared_on, program.model.opset_imports[""], is_merged)
             write_json(Path(scratch) / f"{path.name}.parity.json", asdict(parity))
-            for file in sorted(Path(scratch).iterdir(), reverse=True):  # the model last, after what belongs to it
+            for file in sorted(
+                Path(scratch).iterdir(), reverse=True
+            ):  # the model last, after the files that belong to it
                 file.replace(path.parent / file.name)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -113,7 +115,7 @@ def export_onnx(
 
 
 def _images(classifier: Classifier, given: Sequence[str | Path]) -> tuple[Tensor, str]:
-    """Take images to compare on, normalised, (N, 3, H, W), and describe them."""
+    """Prepare the normalised images (N, 3, H, W) to compare on, with a description of them."""
     if sample := sample_images(classifier, given):
         pixels = torch.cat(list(classifier.batches(classifier.dataset(sample))))
         return pixels, "given images" if given else "validation images of the run"
@@ -122,12 +124,12 @@ def _images(classifier: Classifier, given: Sequence[str | Path]) -> tuple[Tensor
 
 
 def _program(model: nn.Module, example: Tensor, opset: int | None) -> Any:
-    two = example.expand(2, *example.shape[1:])  # torch takes a size of 1 for a constant
+    batch = example.expand(2, *example.shape[1:])  # torch takes a batch size of 1 for a constant
     try:
         with _quiet_exporter():
             program: Any = torch.onnx.export(
                 model.eval(),
-                (two,),
+                (batch,),
                 input_names=["images"],
                 output_names=["logits"],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -143,7 +145,7 @@ def _program(model: nn.Module, example: Tensor, opset: int | None) -> Any:
 
 
 def _logits(file: Path, pixels: Tensor) -> list[Tensor]:
-    """Compute the logits of all images by ONNX Runtime, once in batches of each size."""
+    """Compute the logits of all images with ONNX Runtime, once for each batch size."""
     import onnxruntime
 
     try:
@@ -153,7 +155,7 @@ def _logits(file: Path, pixels: Tensor) -> list[Tensor]:
             f"ONNX Runtime cannot open what torch exported: {brief(error)}. Try another `opset`."
         ) from error
     return [
-        torch.cat([torch.from_numpy(session.run(None, {"images": b.numpy()})[0]) for b in pixels.split(size)])
+        torch.cat([torch.from_numpy(session.run(None, {"images": batch.numpy()})[0]) for batch in pixels.split(size)])
         for size in BATCH_SIZES
     ]
 
@@ -183,7 +185,7 @@ def _compare(logits: Sequence[Tensor], expected: Tensor, compared_on: str, opset
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's log, which holds tracebacks; failures are raised all the same."""
+    """Suppress the exporter's log, which holds tracebacks. Failures are raised all the same."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

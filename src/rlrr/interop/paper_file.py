@@ -26,7 +26,7 @@ PREPROCESSING = {
     "std": (0.5, 0.5, 0.5),
 }
 _NO_IMAGES = {"train": 0, "val": 0, "test": 0, "skipped": []}
-_CHOICE = "how it was chosen is not known (the paper's code keeps the best test epoch)"
+_CHOICE = "the choice of the epoch is not known (the paper's code keeps the best test epoch)"
 
 
 def import_official(
@@ -43,7 +43,7 @@ def import_official(
     Args:
         file: The trainer's .pth file; only tensors are unpickled.
         output: A folder that does not exist yet.
-        model: The backbone it was trained on, as for `load_backbone`.
+        model: Name of the backbone, as for `load_backbone`.
         weights: A file or folder with the backbone's weights.
         image_size: Side of the images in pixels; None for the backbone's own.
         classes: Class names, in the order of the logits; None for "0", "1", ….
@@ -52,7 +52,8 @@ def import_official(
         The content of `rlrr.json`. The preprocessing is the paper's for VTAB-1k.
 
     Raises:
-        RLRRError: the file is no such checkpoint or does not fit the backbone or the classes, or `output` exists.
+        RLRRError: the file is no checkpoint of the trainer or does not fit the backbone or the classes, or `output`
+            exists.
     """
     path, folder = Path(file), Path(output)
     expect_new_folder(folder)
@@ -98,7 +99,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle may fail in any way
         raise RLRRError(
-            f"{path} is damaged, no .pth file, or holds more than tensors, which is not read, as it could run any code."
+            f"{path} is damaged, no .pth file, or holds more than tensors, and reading such objects could run any code."
         ) from error
     if isinstance(content, Mapping):
         content = content.get("model", content.get("state_dict", content))

@@ -1,8 +1,8 @@
-"""Translation between the names of the paper's own code (zstarN70/RLRR) and ours, for the paper's ViT and Swin.
+"""Translation between the names of the paper's code (zstarN70/RLRR) and the names of rlrr, for its ViT and Swin.
 
-The paper's `scale_col` (1, in) is our `scale_in`, `scale_line` (out, 1) our `scale_out`, `shift_bias` (1, out) our
-`shift`; `ssf_scale_*` and `ssf_shift_*` are our scale and shift after norms and the patch embedding. In the paper's ViT
-query, key and value are apart where timm has one qkv.
+The paper's `scale_col` (1, in) is `scale_in` here, `scale_line` (out, 1) is `scale_out`, and `shift_bias` (1, out) is
+`shift`; `ssf_scale_*` and `ssf_shift_*` are the scale and shift after norms and the patch embedding. Query, key and
+value are three linears in the paper's ViT and one qkv in timm's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rlrr.errors import RLRRError, UsageError
 
-PREFIX = "base_model.model."  # of the names in an adapter_model.safetensors
+PREFIX = "base_model.model."  # of all names in an adapter_model.safetensors
 
 # (beginning of an official name, beginning of timm's name), tried in turn; {} stand for the common parts
 _VIT = (
@@ -38,13 +38,13 @@ _SWIN = (
     ("ssf_{kind}_encode_norm", "norm.rlrr_{kind}"),
     ("layers.{i}.blocks.{j}.ssf_{kind}_{norm}", "layers.{i}.blocks.{j}.{norm}.rlrr_{kind}"),
     ("layers.{i}.blocks", "layers.{i}.blocks"),
-    ("layers.{stage}.downsample", "layers.{next}.downsample"),  # timm counts it to the stage it leads into
+    ("layers.{stage}.downsample", "layers.{next}.downsample"),  # timm counts a downsample to the stage after it
     ("head", "head.fc"),
     ("patch_embed", "patch_embed"),
     ("norm", "norm"),
 )
 _LEAVES = (("scale_line", "rlrr_scale_out"), ("scale_col", "rlrr_scale_in"), ("shift_bias", "rlrr_shift"))
-_PLACES = {
+_PLACEHOLDERS = {
     **dict.fromkeys(("i", "j", "stage", "next"), r"\d+"),
     **{"kind": "scale|shift", "part": "query|key|value", "fc": "fc[12]", "norm": "norm[12]"},
 }
@@ -52,14 +52,14 @@ _QKV = ("query", "key", "value")
 
 
 def from_official(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Rename the tensors of an official checkpoint to those of a timm model with an RLRR adapter.
+    """Rename the tensors of an official checkpoint as in a timm model with an RLRR adapter.
 
     Args:
-        tensors: By official name, each with the shape the official code gives it.
+        tensors: Tensors by official name, in the official shapes.
 
     Returns:
-        The frozen weights, by timm's names, and the trained tensors (vectors and classifier), by the names they
-        have in an `adapter_model.safetensors`, both in our shapes.
+        The frozen weights by timm's names, and the trained tensors (vectors and classifier) by their names in an
+        `adapter_model.safetensors`, both in the shapes of rlrr.
 
     Raises:
         RLRRError: part of a query, key, value triple is missing.
@@ -83,7 +83,7 @@ def to_official(adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the trained tensors of an RLRR adapter on a timm model to the names of the official trainer.
 
     Args:
-        adapter: Vectors and classifier, by the names and in the shapes of an `adapter_model.safetensors`.
+        adapter: Vectors and classifier, by name and in the shapes of an `adapter_model.safetensors`.
 
     Returns:
         The tensors by official name, in the official shapes.
@@ -112,18 +112,18 @@ def check_architecture(model: torch.nn.Module) -> None:
         RLRRError: it is neither the plain ViT nor the Swin of the paper.
     """
     kind = type(model).__name__
-    strange = ""
+    unknown = ""
     if kind == "VisionTransformer":
         names = (name.replace(".qkv.", ".qkv[query].") for name in model.state_dict())
-        strange = next((f" with {name}" for name in names if _to_official_name(name, _VIT) is None), "")
-    if strange or kind not in ("VisionTransformer", "SwinTransformer"):
-        raise UsageError(f"The paper's code has no {kind}{strange}, only its plain ViT and its Swin.")
+        unknown = next((f" with {name}" for name in names if _to_official_name(name, _VIT) is None), "")
+    if unknown or kind not in ("VisionTransformer", "SwinTransformer"):
+        raise UsageError(f"The paper's code has no {kind}{unknown}, only its plain ViT and its Swin.")
 
 
 def _to_official_name(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
-    """Translate a name of ours, where query, key and value are apart; None if the official code has no such name."""
-    for official, ours in table:
-        if match := re.match(_regex(ours), name):
+    """Translate a name of rlrr with query, key and value apart; None if the official code has no such name."""
+    for official, timm_name in table:
+        if match := re.match(_regex(timm_name), name):
             name = _filled(official, match) + name[match.end() :]
             for leaf, our_leaf in _LEAVES:
                 name = re.sub(rf"\.{our_leaf}$", f".{leaf}", name)
@@ -132,10 +132,10 @@ def _to_official_name(name: str, table: tuple[tuple[str, str], ...]) -> str | No
 
 
 def _to_our_name(name: str, table: tuple[tuple[str, str], ...]) -> str:
-    """Translate an official name; names that are not in the table stay."""
-    for official, ours in table:
+    """Translate an official name; a name that is not in the table stays."""
+    for official, timm_name in table:
         if match := re.match(_regex(official), name):
-            name = _filled(ours, match) + name[match.end() :]
+            name = _filled(timm_name, match) + name[match.end() :]
             break
     name = re.sub(r"\.mlp\.(weight|bias)$", r".\1", name)  # the frozen linear inside an adapted one
     for leaf, our_leaf in _LEAVES:
@@ -145,16 +145,16 @@ def _to_our_name(name: str, table: tuple[tuple[str, str], ...]) -> str:
 
 def _regex(template: str) -> str:
     escaped = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
-    return re.sub(r"\{(\w+)\}", lambda place: f"(?P<{place[1]}>{_PLACES[place[1]]})", escaped) + r"(?=$|\.)"
+    return re.sub(r"\{(\w+)\}", lambda match: f"(?P<{match[1]}>{_PLACEHOLDERS[match[1]]})", escaped) + r"(?=$|\.)"
 
 
 def _filled(template: str, match: re.Match[str]) -> str:
-    places = match.groupdict()
-    if "stage" in places:
-        places["next"] = str(int(places["stage"]) + 1)
-    elif "next" in places:
-        places["stage"] = str(int(places["next"]) - 1)
-    return template.format(**places)
+    values = match.groupdict()
+    if "stage" in values:
+        values["next"] = str(int(values["stage"]) + 1)
+    elif "next" in values:
+        values["stage"] = str(int(values["next"]) - 1)
+    return template.format(**values)
 
 
 def _fuse_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

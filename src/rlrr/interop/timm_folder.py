@@ -1,4 +1,4 @@
-"""A plain model as a folder in timm's Hub format, which timm and transformers both open without `rlrr`."""
+"""Folders of plain models in timm's Hub format, which timm and transformers both open without `rlrr`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _BEFORE = ("tag", "description", "origin_url", "paper_name", "paper_ids", "notes
 
 
 def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_config: dict[str, Any]) -> None:
-    """Write `config.json` and `model.safetensors`, both or none.
+    """Write `config.json` and `model.safetensors`, both or neither.
 
     Args:
-        model: A timm model without adapter, which is put in evaluation mode. A bias that merging added, where timm
+        model: A timm model without an adapter, which is put in evaluation mode. A bias that merging added, where timm
             has none, is moved into the norm before or after it.
         folder: A folder that does not exist, or is empty.
         classes: Class names, recorded as the labels.
@@ -56,7 +56,7 @@ def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_c
                 data_config=dict(data_config),
             )
             config = read_json(scratch / "config.json")
-            config["model_args"].pop("num_classes")  # transformers rejects it beside the one at the top
+            config["model_args"].pop("num_classes")  # transformers rejects a second one beside that at the top
             for key in _BEFORE:
                 config["pretrained_cfg"].pop(key, None)
             write_json(scratch / "config.json", config)
@@ -70,16 +70,16 @@ def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_c
 
 
 def _move_extra_biases(model: nn.Module, extra: Set[str], input_size: Sequence[int]) -> None:
-    """Move biases that merging gave to layers without one into the norms beside them, where that changes nothing.
+    """Move biases that merging added to layers without a bias into the norms beside them, where the function stays.
 
     Args:
-        model: Is put in evaluation mode.
+        model: The merged model, which is put in evaluation mode.
         extra: Names of tensors that timm's model of this architecture does not have.
         input_size: Shape (C, H, W) of an image.
     """
     layers = {name.removesuffix(".bias"): model.get_submodule(name.rpartition(".")[0]) for name in extra}
     for conv, norm in _batch_norms_after(model, layers.values(), input_size):
-        norm.running_mean -= conv.bias.detach()  # which the norm subtracts
+        norm.running_mean -= conv.bias.detach()  # the norm subtracts its mean
         conv.register_parameter("bias", None)
     for name, layer in layers.items():
         norm = getattr(model.get_submodule(name.rpartition(".")[0]), "norm", None)
@@ -88,17 +88,17 @@ def _move_extra_biases(model: nn.Module, extra: Set[str], input_size: Sequence[i
 
 
 def _batch_norms_after(model: nn.Module, layers: Iterable[nn.Module], input_size: Sequence[int]) -> list[Any]:
-    """Find the convolutions whose output a BatchNorm takes as it is, by one pass: pairs of the two."""
+    """Find, in one forward pass, the pairs of a convolution and the BatchNorm that takes its output directly."""
     convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
-    made: list[tuple[nn.Module, torch.Tensor]] = []  # holds the tensors, so that no two are one object
+    outputs: list[tuple[nn.Module, torch.Tensor]] = []  # kept alive, so that no two outputs share an identity
     pairs: list[Any] = []
 
     def keep(conv: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        made.append((conv, output))
+        outputs.append((conv, output))
 
     def match(norm: nn.Module, inputs: Any) -> None:
         if norm.running_mean is not None:
-            pairs.extend((conv, norm) for conv, output in made if output is inputs[0])
+            pairs.extend((conv, norm) for conv, output in outputs if output is inputs[0])
 
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     hooks = [conv.register_forward_hook(keep) for conv in convs]
@@ -116,10 +116,10 @@ def _batch_norms_after(model: nn.Module, layers: Iterable[nn.Module], input_size
 def _move_into_layer_norm(linear: nn.Linear, norm: nn.LayerNorm) -> None:
     """Move the bias of Swin's patch merging into the LayerNorm before it.
 
-    `reduction` (W, out <= in, of full rank) follows `norm`, so there is a d with W d = b for the norm's bias.
+    `reduction` (W, out <= in, of full rank) follows `norm`, so there is a d with W d = b to add to the norm's bias.
     """
     weight, bias = linear.weight.detach().double(), linear.bias.detach().double()
-    moved = torch.linalg.lstsq(weight, bias[:, None]).solution[:, 0]
-    if torch.allclose(weight @ moved, bias, rtol=0, atol=1e-6 * bias.abs().max().item()):
-        norm.bias.data += moved.to(norm.bias)
+    addend = torch.linalg.lstsq(weight, bias[:, None]).solution[:, 0]
+    if torch.allclose(weight @ addend, bias, rtol=0, atol=1e-6 * bias.abs().max().item()):
+        norm.bias.data += addend.to(norm.bias)
         linear.register_parameter("bias", None)

@@ -1,1 +1,1 @@
-"""Recipes: what one training run is made of, and the packaged ones."""
+"""Recipes: the options of one training run, and the packaged recipes."""

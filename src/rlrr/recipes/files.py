@@ -23,7 +23,7 @@ from rlrr.recipes.recipe import Recipe
 RECIPE = "recipe.yaml"
 _FOLDER = Path(str(files(__package__)))
 _BENCHMARKS = "benchmarks"
-_OF_METHOD = ("settings", "objective")
+_METHOD_OPTIONS = ("settings", "objective")
 
 
 class _Loader(yaml.SafeLoader):
@@ -37,7 +37,7 @@ def parse_yaml(text: str) -> Any:
     """Parse YAML in which 1e-3 is a number.
 
     Raises:
-        yaml.YAMLError: it is not YAML.
+        yaml.YAMLError: the text is not YAML.
     """
     return yaml.load(text, _Loader)
 
@@ -50,7 +50,7 @@ def packaged_recipes() -> list[str]:
 
 
 def packaged_options(name: str, method: str | None = None) -> dict[str, Any]:
-    """Give the options of a packaged recipe, for a method; its `data` is where the images lie by custom.
+    """Return the options of a packaged recipe for a method. The option `data` is the usual folder of the images.
 
     A method without a recipe of its own takes the benchmark's images and training budget, and defaults for the rest.
 
@@ -59,7 +59,7 @@ def packaged_options(name: str, method: str | None = None) -> dict[str, Any]:
         method: Name of a method; None for the recipe's own, which is rlrr for the tasks of a benchmark.
 
     Raises:
-        UsageError: no recipe is called that.
+        UsageError: there is no recipe of this name.
     """
     bare = name.removesuffix(".yaml")
     if bare not in (names := packaged_recipes()):
@@ -78,21 +78,21 @@ def has_recipe(method: str, benchmark: str) -> bool:
 
 
 def load_recipe(name: str, method: str | None = None) -> Recipe:
-    """Make the recipe of `packaged_options`.
+    """Make the packaged recipe of a name, for a method; see `packaged_options`.
 
     Raises:
-        UsageError: no recipe is called that.
+        UsageError: there is no recipe of this name.
     """
     return Recipe(**{"data": ""} | packaged_options(name, method))
 
 
 def find_options(source: str, method: str | None = None) -> dict[str, Any]:
-    """Give the options of a YAML file, or of a packaged recipe.
+    """Return the options of a YAML file, or of a packaged recipe.
 
     Where a file names another method than `method`, the settings and the objective's options in it are left out.
 
     Raises:
-        RLRRError: there is neither, or the file is not a recipe.
+        RLRRError: there is no such file or packaged recipe, or the file is not a recipe.
     """
     path = Path(source).expanduser()
     if not path.is_file() and source.removesuffix(".yaml") in packaged_recipes():
@@ -102,28 +102,28 @@ def find_options(source: str, method: str | None = None) -> dict[str, Any]:
         raise UsageError(f"There is no file {source}: give a YAML file, or a packaged recipe.{near}")
     options = read_options(path)
     if method and method != options.get("method", method):
-        options = {name: value for name, value in options.items() if name not in _OF_METHOD}
+        options = {name: value for name, value in options.items() if name not in _METHOD_OPTIONS}
     return options
 
 
 def overlay(options: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Put `others` in the place of `options`; settings and options of the objective one by one."""
-    both = {name: options[name] | others[name] for name in _OF_METHOD if name in options and name in others}
-    return dict(options) | dict(others) | both
+    """Replace options by others of the same name; settings and options of the objective are replaced one by one."""
+    joined = {name: options[name] | others[name] for name in _METHOD_OPTIONS if name in options and name in others}
+    return dict(options) | dict(others) | joined
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
-    """Write `recipe.yaml`, from which `rlrr train --config` runs again."""
+    """Write `recipe.yaml`, from which the same run can be started again."""
     with atomic(folder / RECIPE) as temporary:
         text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
         temporary.write_text(text, encoding="utf-8")
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe from YAML; one that names no data, for a command that does, has none.
+    """Read a recipe from YAML. A file without `data` is allowed, for commands that are given the data apart.
 
     Raises:
-        RLRRError: it is missing, or has a key or value that no recipe has.
+        RLRRError: the file is missing, or has a key or value that no recipe has.
     """
     return Recipe(**{"data": ""} | read_options(path))
 
@@ -132,7 +132,7 @@ def read_options(path: Path) -> dict[str, Any]:
     """Read the options that a YAML file sets.
 
     Raises:
-        RLRRError: it is missing, or has a key or value that no recipe has; the line is named.
+        RLRRError: the file is missing, or has a key or value that no recipe has; the message names the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -147,18 +147,20 @@ def read_options(path: Path) -> dict[str, Any]:
     if unknown := [str(key) for key in content if key not in hints]:
         raise UsageError(
             f"{at_line(path, text, unknown[0])}: there is no option {unknown[0]!r}.{did_you_mean(unknown[0], hints)} "
-            "The options of a method stand under `settings`, as `settings: {rank: 2}`."
+            "The options of a method stand under settings, as `settings: {rank: 2}`.",
+            option=unknown[0],
         )
     options = {key: _number(value, hints[key]) for key, value in content.items()}
     try:
         Recipe(**{"data": ""} | options)
     except RLRRError as error:
-        raise UsageError(f"{at_line(path, text, error.option or '')}: {error}") from error
+        option = error.option or ""
+        raise UsageError(f"{at_line(path, text, option)}: {error}", option=option) from error
     return options
 
 
 def _number(value: Any, hint: Any) -> Any:
-    """Turn a whole number where any number may stand into one with a point, so that equal recipes have one digest."""
+    """Convert a whole number to float where the option is a float, so that equal recipes have one digest."""
     if list[float] in members(hint) and isinstance(value, list):
         return [_number(member, float) for member in value]
     return float(value) if type(value) is int and float in members(hint) else value

@@ -49,23 +49,23 @@ class Recipe:
     image_size: int | None = None
     """Side of the square images in pixels; by default the backbone's own."""
     crop_mode: Literal["center", "squash", "border"] | None = None
-    """How images become square (timm's crop_mode); by default the backbone's own. squash ignores the aspect ratio."""
+    """Way to make images square, in timm's words; by default the backbone's own. squash ignores the aspect ratio."""
     crop_pct: float | None = None
     """Share of the resized image's side that is cropped from its centre; by default the backbone's own."""
     normalization: Literal["imagenet", "half"] | None = None
-    """Mean and deviation of the pixels: ImageNet's, or 0.5; by default those that the backbone was trained with."""
+    """Mean and standard deviation of the pixels: of ImageNet, or 0.5; by default the backbone's own."""
 
     method: str = "rlrr"
     """Way to fine-tune; `rlrr methods` lists them."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Settings of the method, as rank=4 sides=in; `rlrr methods NAME` lists them."""
+    """Settings of the method, such as rank=4 sides=in; `rlrr methods NAME` lists them."""
     objective: dict[str, Any] = field(default_factory=dict)
-    """Options of the method's loss, as name=value, for a method that trains by a loss of its own."""
+    """Options of the method's loss, as name=value, for methods with a loss of their own."""
 
     epochs: int = 30
     """Passes over the training images."""
     cooldown: int = 0
-    """Further epochs: at the lowest learning rate with the paper's schedule; restarts run on through them."""
+    """Cooldown: further epochs at the lowest learning rate. The schedule restarts runs on through them."""
     batch_size: int = 32
     """Images in a step, before gradient accumulation."""
     accumulate: int = 1
@@ -77,24 +77,24 @@ class Recipe:
     schedule: Literal["cosine", "paper", "restarts"] = "cosine"
     """Learning-rate schedule: cosine (per step, to 0), paper (per epoch, as RLRR's) or restarts (per epoch)."""
     warmup: float = 0.1
-    """Warm-up of the learning rate, as a share of the epochs. Ignored with restarts."""
+    """Warm-up of the learning rate, as a share of the epochs. Ignored by the schedule restarts."""
     restart_epochs: int = 10
     """Epochs before the first restart of the schedule restarts."""
     restart_factor: int = 1
     """Factor by which each period of the schedule restarts is longer than the one before."""
     drop_path: float = 0.0
-    """Drop path (stochastic depth) of the last block; it rises linearly from 0 at the first. Not for linear."""
+    """Drop path (stochastic depth) of the last block; rises linearly from 0 at the first. Ignored by linear."""
     drop_path_kind: Literal["stochastic_depth", "paper"] = "stochastic_depth"
-    """Drop whole branches of a sample, or single elements of their outputs, as RLRR's own code does for ViTs."""
+    """Kind of drop path: whole branches of a sample, or single elements of their outputs (RLRR's code for ViTs)."""
     ema: float | None = None
-    """EMA of the trained weights: its decay per step, as 0.9998. The average is then kept. Off by default."""
+    """EMA of the trained weights: decay per step, such as 0.9998. The average is then kept. Off by default."""
     early_stop: int | None = None
-    """Early stopping: epochs without a better validation accuracy after which training ends. Off by default."""
+    """Early stopping: number of epochs without a better validation accuracy that end training. Off by default."""
 
     flip: bool = False
     """Mirror training images left to right at random. Not for digits, text or directions."""
     random_crop: list[float] | None = None
-    """RandomResizedCrop: least and greatest share of the image's area that is kept, as 0.5,1. Off by default."""
+    """RandomResizedCrop: minimum and maximum share of the image's area, such as 0.5,1. Off by default."""
     random_position: bool = False
     """Crop training images at a random place instead of the centre; needs `crop_pct` below 1."""
     mixup: float = 0.0
@@ -105,34 +105,34 @@ class Recipe:
     """Label smoothing: share of each label that is spread over all classes."""
 
     protocol: Literal["honest", "paper"] = "honest"
-    """paper is the published practice: train on trainval, test after each epoch, report the best. Not comparable."""
+    """Protocol; paper is published practice: train on trainval, test each epoch, report the best. Not comparable."""
     train_on: Literal["train", "trainval"] = "train"
-    """Images to train on; trainval adds the validation images, so that the last epoch is kept."""
+    """Images to train on; trainval adds the validation images, and the last epoch is kept."""
     select: Literal["best", "last"] = "best"
-    """Epoch to keep: that of the best validation accuracy (of equal ones the latest), or the last one."""
+    """Epoch to keep: the one with the best validation accuracy (the latest of equal epochs), or the last."""
     test: bool = True
-    """Measure the accuracy on the test images, if there are any, once, when training is over."""
+    """Measure the accuracy on the test images, if there are any, once, after training."""
     log_deviation: bool = False
-    """Log after each epoch how far the weights have moved from pre-training, in all and by block."""
+    """Log after each epoch how far the weights have moved from pre-training, in total and by block."""
     seed: int = 0
     """Seed of the split, the initial weights, the order of the images and all augmentation."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic: auto is bf16 where the device has it in hardware, else fp32."""
     compile: bool = False
-    """Compile the model with torch.compile, which takes a C++ compiler, and minutes before the first step."""
+    """Compile the model with torch.compile, which needs a C++ compiler, and minutes before the first step."""
     workers: int = 0
-    """Processes that load images; 0 loads in the main one, which is best for cached images."""
+    """Processes that load images; 0 loads them in the main process, which is best for cached images."""
     threads: int | None = None
     """Threads for computing on the CPU; by default all that this process may use."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be trained with, naming the option.
+        """Refuse values that cannot be trained with, and name the option.
 
         The settings are checked by the method's own config, when it is built.
 
         Raises:
-            UsageError: for a wrong value.
+            UsageError: a value is wrong, or two options do not go together.
         """
         self._check_types()
         self._check_ranges()
@@ -189,26 +189,26 @@ class Recipe:
 
     @property
     def validates(self) -> bool:
-        """Tell whether validation images are kept apart and chosen on; else all are trained on."""
+        """Whether validation images are kept apart to choose the epoch; if not, they are trained on."""
         return self.train_on == "train" and self.protocol == "honest"
 
     @property
     def peak_rate(self) -> float:
-        """Give the peak learning rate: the recipe's, or the method's own."""
+        """Peak learning rate: the recipe's, or the method's own."""
         return self.learning_rate or METHODS[self.method].learning_rate
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all options by name, as they stand in `recipe.yaml`."""
+        """Return all options by name, as they stand in `recipe.yaml`."""
         return asdict(self)
 
     def digest(self) -> str:
-        """Hash all that the result depends on: not paths, nor what differs by machine. SHA-256, in hexadecimal."""
+        """Compute the SHA-256, in hexadecimal, of all options that a result depends on: no paths, no machine."""
         content = {name: value for name, value in self.to_dict().items() if name not in ELSEWHERE + REPORTED}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
-    """List the options in which two recipes differ, each as "name: one -> other"; a last slash does not count."""
+    """List the options in which two recipes differ, each as "name: one -> other", without regard to a last slash."""
     pairs = ((option.name, getattr(one, option.name), getattr(other, option.name)) for option in fields(Recipe))
     return [f"{name}: {a} -> {b}" for name, a, b in pairs if _without_slash(a) != _without_slash(b)]
 
