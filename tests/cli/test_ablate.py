@@ -51,7 +51,7 @@ def test_a_recipe_file_or_a_packaged_recipe_is_what_is_varied(ablate, images, tm
     refused = ablate(images, "--tables", "table11", "--config", "vtab1k/cifar")
     assert refused.code == 1
     assert "was made with other options" in refused.err
-    assert "weight_decay: 0.01 -> 5e-05" in refused.err
+    assert "weight-decay: 0.01 -> 5e-05" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_what_is_in_the_place_is_not_written_over(refused, run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").touch()
     said = refused("analyze", run, "--output", tmp_path / "out", code=2)
-    assert said == f"{tmp_path / 'out'} already holds something: give another --output."
+    assert said == f"{tmp_path / 'out'} is not empty: give another --output."
 
 
 def test_a_mistaken_option_is_one_sentence(refused, run):

@@ -43,7 +43,7 @@ def test_without_the_images_it_merges_and_says_that_it_was_not_compared(rlrr, fi
     (run / "rlrr.json").write_text(json.dumps(record))
     result = rlrr("merge", run, "--output", tmp_path / "merged")
     assert result.code == 0
-    assert "not compared with the unmerged model: no images at hand, give some with --images" in result.out
+    assert "not compared with the unmerged model: there are no images, give some with --images" in result.out
     assert (tmp_path / "merged" / "model.safetensors").exists()
 
 

@@ -19,7 +19,7 @@ _SHOWN = 20  # problems of one task
 
 
 def add_arguments(parser: Parser) -> None:
-    """Take the copy to check, and the file for the result."""
+    """Add the folder to check, and the form of the result."""
     parser.add_argument("root", metavar="FOLDER", type=str, help="A copy of VTAB-1k or FGVC, or one task of it.")
     parser.add_argument(
         "--benchmark",
@@ -69,9 +69,9 @@ def _print(inventory: Inventory) -> None:
         print("\nNo problems.")
 
 
-def _of(count: int, expected: int | None) -> str:
-    """Say "800/800", or one number if only that is known."""
-    return f"{count}/{expected}" if expected is not None else str(count or "-")
+def _count(number: int, expected: int | None) -> str:
+    """Write a number beside the expected one, as "800/800"; alone if the expected one is not known."""
+    return f"{number}/{expected}" if expected is not None else str(number or "-")
 
 
 def _print_faults(task: TaskInventory) -> None:

@@ -21,20 +21,20 @@ _ABILITIES = {
     "can_merge": "merge: become part of the weights, at no cost at inference (rlrr merge)",
     "can_mix": "mix: several adapters in one batch, one for each image",
     "can_combine": "combine: several runs in one, by weights (rlrr combine)",
-    "can_split": "split: compute the change of an output apart from the backbone's own output",
+    "can_split": "split: give the change of an output apart from the backbone's own output",
 }
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add the method to explain, and the form of the output."""
+    """Take the method to explain, and the form of the output."""
     parser.add_argument(
-        "name", metavar="NAME", nargs="?", type=str, default=None, help="Method to explain; by default all are listed."
+        "name", metavar="NAME", nargs="?", type=str, default=None, help="Method to explain; all are listed by default."
     )
     parser.add_argument("--json", type=bool, default=False, help="Print JSON.")
 
 
 def run(options: Any) -> None:
-    """Print a table of the methods, or explain one of them."""
+    """List the methods, or explain one."""
     from rlrr.cli.show import print_json, print_table
 
     if options.name is None:
@@ -88,7 +88,7 @@ def _settings(name: str, kind: type[PeftConfig]) -> dict[str, dict[str, Any]]:
 
 
 def _parameters(name: str) -> int:
-    """Count the parameters that a method trains in ViT-B/16 beside the classifier, on the meta device."""
+    """Count the parameters that a method trains in ViT-B/16 beside the classifier, on a model without memory."""
     import timm
     import torch
 
@@ -122,9 +122,8 @@ def _print(explained: dict[str, Any]) -> None:
     compared = "weights and features" if explained["abilities"]["can_merge"] else "features alone"
     print(f"rlrr analyze   compares {compared} with those of pre-training")
     if not explained["settings"]:
-        print(f"\n{explained['title']} has no settings.")
+        print("\nIt has no settings.")
         return
-    foreign = str(explained["config"]).startswith("peft:")
     print("\nsettings, as --set name=value; values are YAML, such as [0, 1] for a list:")
     for name, setting in explained["settings"].items():
         default = "none" if setting["default"] is None else str(setting["default"])

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from docstring_parser import parse_from_object
 
-from rlrr.cli.parser import Parser, as_options
+from rlrr.cli.parser import Parser
 from rlrr.methods.table import METHODS
 from rlrr.recipes.recipe import GROUPS, Recipe
 

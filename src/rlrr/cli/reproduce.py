@@ -58,10 +58,15 @@ def run(options: Any) -> None:
     changed = given_options(options, _OVERRIDES)
     jobs = benchmark_jobs(benchmark, root, plan, changed, output, options.variant)
     wanted = benchmark.chosen(options.tasks)
-    check_folders(benchmark, root, {name: jobs[name] for name in wanted if not (jobs[name].folder / RESULT).exists()})
-    one = jobs[wanted[0]].plan
-    method_config(one.recipe.method, one.recipe.settings)
-    own = has_recipe(one.recipe.method, benchmark.recipes(options.variant))
+    unfinished = {name: jobs[name] for name in wanted if not (jobs[name].folder / RESULT).exists()}
+    check_folders(benchmark, root, unfinished)
+    first_plan = jobs[wanted[0]].plan
+    recipe = first_plan.recipe
+    method_config(recipe.method, recipe.settings)
+    if has_recipe(recipe.method, benchmark.recipes(options.variant)):
+        described = paper_recipe(changes(changed))
+    else:
+        described = without_recipe(recipe.method, changes(changed))
     outcomes = run_jobs(list(jobs.values()), options.jobs, say, wanted)
     document = benchmark_document(
         benchmark,
