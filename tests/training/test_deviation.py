@@ -137,7 +137,7 @@ def test_an_update_that_is_no_change_of_weights_is_refused_before_training(
 ):
     config = peft.LilyConfig(r=2, num_B=2, target_modules=r".*\.mlp\.fc[12]", modules_to_save=["head"])
     monkeypatch.setattr(run, "apply_method", lambda model, *args, **kwargs: get_peft_model(model, config))
-    with pytest.raises(UsageError, match=r"log_deviation .* no change of weights"):
+    with pytest.raises(UsageError, match=r"`log_deviation` .* no change of weights"):
         train(Recipe(str(images), model=tiny_backbone, log_deviation=True), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(UsageError, match="no change of weights"):

@@ -110,8 +110,8 @@ def test_a_recipe_comes_back_from_its_file(a_run, recipe):
         ("3", " is not a recipe: each line is an option"),
         ("data: [", " is not a recipe: "),
         ("data: x\nepoch: 3", ", line 2: there is no option 'epoch'. Did you mean epochs?"),
-        ("data: x\n# none\nepochs: -1", ", line 3: --epochs must be 1 or more, not -1."),
-        ("epochs: many", ", line 1: --epochs must be a whole number, not 'many'."),
+        ("data: x\n# none\nepochs: -1", ", line 3: epochs must be 1 or more, not -1."),
+        ("epochs: many", ", line 1: epochs must be a whole number, not 'many'."),
     ],
 )
 def test_a_file_that_is_no_recipe_is_named_with_the_line(tmp_path, text, said):

