@@ -126,7 +126,9 @@ def test_a_machine_that_cannot_compile_is_told_before_an_earlier_run_is_deleted(
     train(recipe(epochs=1, compile=False), tmp_path / "run")
     with (
         torch._inductor.config.patch({"cpp.cxx": (None, "/nowhere/g++")}),
-        pytest.raises(RLRRError, match=r"^compile needs .*No working C\+\+ compiler.*leave it out\.$") as caught,
+        pytest.raises(
+            RLRRError, match=r"^`compile` needs .*No working C\+\+ compiler.*leave `compile` out\.$"
+        ) as caught,
     ):
         train(recipe(), tmp_path / "run", overwrite=True)
     assert isinstance(caught.value, UsageError)

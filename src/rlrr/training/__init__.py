@@ -1,1 +1,1 @@
-"""Training: transformers' Trainer put to work on a timm model, from a recipe to an adapter folder."""
+"""Training of a timm model with transformers' Trainer, from a recipe to an adapter folder."""

@@ -1,4 +1,4 @@
-"""A moving average (EMA) of the trained weights, which is measured and kept in their place."""
+"""EMA of the trained weights, which is measured and kept in place of the weights."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from transformers import TrainerCallback
 
 
 class MovingAverage(TrainerCallback):
-    """Keep an EMA of the trained parameters of a model, step by step: `average = decay average + (1 - decay) weights`.
+    """Update an EMA of the trained parameters after each step: `average = decay * average + (1 - decay) * weights`.
 
-    The average begins at the weights that training begins with (as timm's ModelEma, which the paper's FGVC code uses).
+    The average starts at the initial weights, as in timm's ModelEma, which the paper's FGVC code uses.
 
     Args:
-        model: On the device it is trained on.
-        decay: Between 0 and 1.
+        model: The model, on the device of the training.
+        decay: Decay per step, between 0 and 1.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -28,24 +28,24 @@ class MovingAverage(TrainerCallback):
         self.restart()
 
     def restart(self) -> None:
-        """Begin the average again, at the present weights."""
+        """Start the average again, at the present weights."""
         self._average = [weight.detach().clone() for weight in self._weights]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take the weights after a step of the optimiser into the average."""
+        """Add the weights after a step of the optimiser to the average."""
         self._update(self._average, [weight.detach() for weight in self._weights], 0)
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the weights of the model and their average."""
+        """Swap the weights of the model with the average."""
         for weight, average in zip(self._weights, self._average, strict=True):
-            kept = weight.clone()
+            former_weight = weight.clone()
             weight.copy_(average)
-            average.copy_(kept)
+            average.copy_(former_weight)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Give the model the average, inside the block."""
+        """Put the average into the model, inside the block."""
         self.swap()
         try:
             yield

@@ -18,11 +18,15 @@ from rlrr.training.deviation import WHOLE
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = (("loss", "loss", ".3f"), ("accuracy", "eval_accuracy", ".1%"), ("deviation", WHOLE, ".1%"))  # of an epoch
+_SHOWN = (
+    ("loss", "loss", ".3f"),
+    ("accuracy", "eval_accuracy", ".1%"),
+    ("deviation", WHOLE, ".1%"),
+)  # name, key in the log, format
 
 
 class MetricsFile(TrainerCallback):
-    """Write what is logged as JSON lines; on resuming, write the log of the checkpoint first."""
+    """Write the log as JSON lines; on resuming, write the log of the checkpoint first."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,7 +38,7 @@ class MetricsFile(TrainerCallback):
         self._path.write_text("".join(json.dumps(record) + "\n" for record in state.log_history), encoding="utf-8")
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Add the newest record, unless it is the summary of the run, which forgets what was before resuming."""
+        """Append the newest record, unless it is the summary of the run, which is wrong after resuming."""
         if "train_runtime" in state.log_history[-1]:
             return
         with self._path.open("a", encoding="utf-8") as file:
@@ -42,7 +46,7 @@ class MetricsFile(TrainerCallback):
 
 
 class Clock(TrainerCallback, ExportableState):
-    """Count the seconds of a training, with those before it was stopped and resumed."""
+    """Count the seconds of a training, including the time before it was stopped and resumed."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self._before, self._started = seconds, time.perf_counter()
@@ -71,7 +75,7 @@ class BestCheckpoint(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Rebuild the path of the best checkpoint, which is that of the folder in which the run was begun."""
+        """Replace the path of the best checkpoint, which leads to the folder in which the run was started."""
         if state.best_global_step:
             state.best_model_checkpoint = f"{args.output_dir}/checkpoint-{state.best_global_step}"
 
@@ -83,7 +87,7 @@ class BestCheckpoint(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Take this epoch for the best one if it is as good as the best before."""
+        """Record this epoch as the best one if it is as good as the best before."""
         if metrics and metrics["eval_accuracy"] == state.best_metric:
             state.best_global_step = state.global_step
 
@@ -115,7 +119,7 @@ class Progress(TrainerCallback):
             logger.info("epoch %d of %d: %s", round(state.epoch), round(args.num_train_epochs), numbers)
 
     def close(self) -> None:
-        """Leave the line of the bar, also when training is stopped."""
+        """Close the bar, also when training is stopped."""
         self._bar.close()
 
 

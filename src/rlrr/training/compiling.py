@@ -11,14 +11,14 @@ from rlrr.methods.trainable import plain_model
 
 
 def compile_model(model: nn.Module) -> None:
-    """Have torch compile a model in place, at the first call; the saved tensors keep their names.
+    """Compile a model with torch in place, at the first call; the saved tensors keep their names.
 
-    The blocks of a ViT are compiled one by one: all alike, they share the graph of the first, so that start-up takes as
-    long whatever their number. Where blocks differ, if only by their drop path, they could not share a graph: then the
-    model is compiled as a whole.
+    The blocks of a ViT are compiled one by one: alike, they share one graph, so that the time of compilation does not
+    grow with their number. Blocks that differ, if only by their drop path, cannot share a graph: then the model is
+    compiled as a whole.
 
-    A smaller last batch is compiled once more, for any size. Random numbers, such as those of drop path, are drawn in
-    another way than without compilation.
+    A smaller last batch is compiled once more, for any size. Random numbers, such as in drop path, are drawn
+    differently than without compilation.
 
     Raises:
         RLRRError: nothing can be compiled on this machine.
@@ -32,13 +32,13 @@ def compile_model(model: nn.Module) -> None:
 
 
 def _check_compiler() -> None:
-    """Compile something small, so that a machine that cannot compile is found before an earlier run is deleted."""
+    """Compile a small module, so that a machine that cannot compile is noticed before an earlier run is deleted."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.compile(nn.Hardtanh())(torch.zeros(8, device=device))
-    except RuntimeError as error:  # a subclass that depends on what is missing
+    except RuntimeError as error:  # the subclass depends on the missing tool
         reason = str(error).split("\n", 1)[0]
         needed = "Triton and a C compiler" if device == "cuda" else "a C++ compiler, such as g++"
         raise UsageError(
-            f"compile needs {needed}, and torch cannot compile here ({reason}): install that, or leave it out.",
+            f"`compile` needs {needed}, and torch cannot compile here ({reason}): install it, or leave `compile` out.",
         ) from error

@@ -1,8 +1,8 @@
 """Deviation of a backbone from pre-training, epoch by epoch.
 
 Deviation is `sqrt(Σ‖ΔW‖² / Σ‖W‖²)` over the weights of all linears and convolutions of the backbone, trained or not:
-0.4 is "40 % from pre-training". The classifier is left out, and so is all that is no matrix: biases, shifts, the scales
-and shifts of norms, position embeddings.
+0.4 is "40 % from pre-training". The classifier is left out, and so are all tensors that are no matrix: biases, shifts,
+the scales and shifts of norms, position embeddings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rlrr.errors import UsageError
 from rlrr.methods.capabilities import can_merge, weight_change
 from rlrr.methods.trainable import plain_model
 
-WHOLE = "deviation"  # name in the log; that of a block has its index after it
+WHOLE = "deviation"  # name in the log; the name of a block has its index after it
 
 
 class Deviation(TrainerCallback):
@@ -35,7 +35,7 @@ class Deviation(TrainerCallback):
     Args:
         model: The model to train, before a step is taken or a checkpoint loaded.
         log: The trainer's `log`.
-        kept: The trainer's `kept`: has the model work with the weights that would be kept.
+        kept: The trainer's `kept`, a context in which the model has the weights that would be kept.
 
     Raises:
         UsageError: the method's update is no change of weights.
@@ -58,7 +58,10 @@ class Deviation(TrainerCallback):
         with self._kept():
             for weight in self._weights:
                 change = weight.change()
-                for name in (WHOLE, *([] if weight.block is None else [f"{WHOLE}_{weight.block}"])):
+                names = [WHOLE]
+                if weight.block is not None:
+                    names.append(f"{WHOLE}_{weight.block}")
+                for name in names:
                     sums[name][0] += change**2
                     sums[name][1] += weight.size**2
         return {name: math.sqrt(change / size) for name, (change, size) in sums.items() if size}
@@ -72,7 +75,7 @@ class Deviation(TrainerCallback):
         """Log the deviation after an epoch."""
         should_log = control.should_log
         self._log(self.measure())
-        control.should_log = should_log  # any logging resets it, and the epoch's own log would be lost
+        control.should_log = should_log  # logging resets it, and the epoch's own log would be lost
 
 
 def check_measurable(model: nn.Module) -> None:
@@ -98,7 +101,7 @@ class _Weight:
     Attributes:
         block: Index of the block that holds the weight; None outside the blocks.
         size: Frobenius norm before training.
-        change: Gives the Frobenius norm of the change by now.
+        change: Function that computes the Frobenius norm of the change until now.
     """
 
     block: int | None
@@ -109,13 +112,13 @@ class _Weight:
 def _weights(model: nn.Module) -> list[_Weight]:
     plain = plain_model(model)
     blocks, weights = block_names(plain), []
-    left_out = classifier_names(plain)
+    excluded = classifier_names(plain)
     for name, module in plain.named_modules():
-        if any(name == other or name.startswith(f"{other}.") for other in left_out):
+        if any(name == other or name.startswith(f"{other}.") for other in excluded):
             continue
         base = module
         if isinstance(module, BaseTunerLayer):  # the modules in it are no part of the backbone
-            left_out.append(name)
+            excluded.append(name)
             base = module.get_base_layer()
         if not isinstance(base, (nn.Linear, _ConvNd)):
             continue
@@ -125,7 +128,7 @@ def _weights(model: nn.Module) -> list[_Weight]:
 
 
 def _change_of(module: nn.Module, base: nn.Linear | _ConvNd) -> Callable[[], float]:
-    """Make the function that gives the norm of a weight's change; a weight that is trained itself is copied."""
+    """Make the function that computes the norm of a weight's change; a weight that is trained itself is copied."""
     if isinstance(module, BaseTunerLayer):
         return partial(_adapted, module)
     if base.weight.requires_grad:
@@ -135,7 +138,7 @@ def _change_of(module: nn.Module, base: nn.Linear | _ConvNd) -> Callable[[], flo
 
 def _adapted(layer: nn.Module) -> float:
     change = weight_change(layer)
-    assert change is not None, "check_measurable has refused such layers"
+    assert change is not None, "check_measurable refuses such layers"
     return change
 
 

@@ -1,6 +1,6 @@
-"""The images of a run: those to train on, those to measure after each epoch, and their preparation.
+"""The images of a run: images to train on, images to measure after each epoch, and their preparation.
 
-The test images are among them in the published practice only; else nothing here can reach them.
+The test images are used by `protocol="paper"` only; otherwise no code here can reach them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class TrainingImages:
 
     Attributes:
         train: The images to train on.
-        watched: The images to measure after each epoch, which may choose the epoch that is kept; None for none.
+        watched: The images to measure after each epoch, which may choose the epoch that is kept, or None.
         skipped: "name: reason" of the images that cannot be read and were left out.
     """
 
@@ -39,7 +39,7 @@ class TrainingImages:
 
 
 def preprocessing(recipe: Recipe) -> dict[str, Any]:
-    """Return what a recipe changes of the backbone's own preprocessing, in timm's words."""
+    """Return the changes that a recipe makes to the backbone's own preprocessing, in timm's words."""
     chosen = {"crop_mode": recipe.crop_mode, "crop_pct": recipe.crop_pct}
     return {key: value for key, value in chosen.items() if value is not None} | _NORMALIZATION.get(
         recipe.normalization or "", {}
@@ -51,7 +51,7 @@ def training_images(recipe: Recipe, data: ImageData, data_config: Mapping[str, A
 
     Args:
         recipe: The recipe, for its protocol, its split to train on and its augmentation.
-        data: Where the images come from; its test images are touched by `protocol="paper"` only.
+        data: The data set; its test images are touched by `protocol="paper"` only.
         data_config: Preprocessing, as timm describes it.
 
     Raises:
@@ -63,7 +63,11 @@ def training_images(recipe: Recipe, data: ImageData, data_config: Mapping[str, A
             f"The paper's `protocol` tests after each epoch, and {data.name} has no test images: add a test split, or "
             "use `protocol` honest."
         )
-    watched = data.test if on_test else data.val if recipe.validates else None
+    watched: Split | None = None
+    if on_test:
+        watched = data.test
+    elif recipe.validates:
+        watched = data.val
     prepared: PreparedImages | None = None
     skipped: tuple[str, ...] = ()
     if watched:
@@ -71,14 +75,14 @@ def training_images(recipe: Recipe, data: ImageData, data_config: Mapping[str, A
     chosen = data.train if recipe.validates else data.train + data.val
     train, skipped_train = _prepared(recipe, chosen, data_config, "train", augment=True)
     if (recipe.mixup or recipe.cutmix) and len(train) < recipe.batch_size:
-        raise UsageError(f"mixup needs one full batch: `batch_size` must be at most {len(train)}.")
+        raise UsageError(f"Mixing needs one full batch: `batch_size` must be at most {len(train)}.")
     return TrainingImages(train, prepared, skipped_train + skipped)
 
 
 def _prepared(
     recipe: Recipe, split: Split, config: Mapping[str, Any], name: str, augment: bool = False
 ) -> tuple[PreparedImages, tuple[str, ...]]:
-    """Check and prepare the images of one split, and say which were skipped."""
+    """Check and prepare the images of one split; the second value names the skipped images."""
     prepare = preparation(config)
     steps: list[Callable[[Tensor], Tensor]] = []
     if augment and recipe.random_position:
@@ -91,7 +95,7 @@ def _prepared(
     if augment and recipe.flip:
         steps.append(flip)
     resize = random_resize(config, recipe.random_crop) if augment and recipe.random_crop else None
-    # decoded once and kept, unless each epoch resizes anew
+    # decoded once and cached, unless each epoch resizes anew
     split, cache, skipped = prepare_split(split, None if resize else prepare, bad_images=recipe.bad_images, what=name)
     images = PreparedImages(
         split,

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-_PROCESS = Path("/proc/self")  # of Linux
+_PROCESS = Path("/proc/self")  # Linux only
 
 
 def forget_peak() -> None:
-    """Reset the peak, since an earlier training in this process may have needed more."""
+    """Reset the peak, since an earlier training in this process may have had a higher one."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
@@ -20,7 +20,7 @@ def forget_peak() -> None:
 
 
 def peak_memory() -> int | None:
-    """Return the peak in MiB, of the GPU if there is one, else of this process; None where the system does not tell."""
+    """Return the peak in MiB, of the GPU if there is one, else of this process; None where it is not known."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() >> 20
     with suppress(OSError):

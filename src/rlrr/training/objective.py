@@ -1,6 +1,6 @@
 """The loss that a training minimises, as an object; its state is part of every checkpoint.
 
-A method with a loss of its own subclasses `Objective` and is named by it in `rlrr.methods.table`.
+A method with a loss of its own has a subclass of `Objective`, which its row in `rlrr.methods.table` names.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Outcome:
     Attributes:
         loss: A scalar to minimise.
         logits: Logits (N, classes), or one such tensor for each head; the last head is the one that classifies.
-        logs: Scalars to log as their means over the epoch. Tensors are better than numbers, since reading a number
-            waits for the GPU.
+        logs: Scalars to log, as means over the epoch. Tensors are better than numbers, since reading a number waits
+            for the GPU.
     """
 
     loss: Tensor
@@ -58,39 +58,39 @@ class Outcome:
 
 
 class Objective:
-    """A loss with its state, which a subclass computes in `__call__`."""
+    """A loss with its state. A subclass computes the loss in `__call__`."""
 
     def __call__(self, model: nn.Module, batch: Batch, progress: float) -> Outcome:
         """Compute the loss of a training batch.
 
         Args:
-            model: The model in training mode. Call it as a whole, since mixed precision acts in its own forward pass.
+            model: The model in training mode. Call the model itself, since mixed precision acts in its forward pass.
             batch: The batch. Its targets are class indices: an objective that mixes images makes soft targets itself.
             progress: Share of all optimiser steps that are done, from 0 to below 1.
         """
         raise NotImplementedError
 
     def evaluate(self, model: nn.Module, batch: Batch) -> Outcome:
-        """Compute plain cross-entropy, of the last head if there are several, on a batch of evaluation."""
+        """Compute plain cross-entropy on a batch of evaluation, of the last head if there are several."""
         logits = classifying_logits(model(batch.images))
         return Outcome(F.cross_entropy(logits.float(), batch.targets), logits)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that later steps depend on: tensors, numbers, text, and lists and dicts of them.
+        """Return the state that later steps depend on: tensors, numbers, text, and lists and dicts of them.
 
         The state of a random generator is a tensor too (`torch.Generator.get_state`).
         """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; its tensors come on the CPU."""
+        """Restore the state that `state_dict` returned; its tensors are on the CPU."""
 
 
 class CrossEntropy(Objective):
-    """Cross-entropy, of mixed images if there is a `mixup`.
+    """Cross-entropy, on mixed images if there is a `mixup`.
 
     Args:
-        label_smoothing: Share of each label that is spread over all classes, without `mixup`, which smooths by itself.
+        label_smoothing: Share of each label that is spread over all classes; with `mixup`, timm smooths the labels.
         mixup: timm's mixup and CutMix, which give soft labels; None trains on the labels.
     """
 
@@ -115,7 +115,7 @@ def classifying_logits(logits: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def make_objective(recipe: Recipe, classes: int, samples: int) -> Objective:
-    """Make the objective of a recipe: the method's own if it names one, else cross-entropy.
+    """Make the objective of a recipe: the method's own if it has one, else cross-entropy.
 
     Args:
         recipe: The recipe, for its method, the objective's options, label smoothing and mixing.
@@ -138,7 +138,7 @@ def make_objective(recipe: Recipe, classes: int, samples: int) -> Objective:
 def named_objective(
     path: str, options: Mapping[str, Any], cross_entropy: CrossEntropy, classes: int, samples: int
 ) -> Objective:
-    """Make an objective that is named by its import path.
+    """Make an objective from its import path.
 
     Args:
         path: "package.module:Class". The class is called with `cross_entropy`, `classes`, `samples` and the options.
@@ -173,11 +173,11 @@ def load_state(objective: Objective, folder: Path) -> None:
     """
     path = folder / STATE
     try:
-        with ZipFile(path) as archive:  # torch does not look at its checksums
+        with ZipFile(path) as archive:  # torch does not check its checksums
             if damaged := archive.testzip():
                 raise BadZipFile(f"{damaged} is damaged")
         objective.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch.load raises half a dozen kinds, and an objective its own
+    except Exception as error:  # torch.load raises errors of many kinds, and an objective its own
         raise RLRRError(
             f"{path} does not hold the state of this run's objective ({error}): delete the checkpoint {folder}, and "
             "resume from the one before."

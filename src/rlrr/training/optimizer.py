@@ -9,7 +9,7 @@ from torch import nn
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the trained parameters of a model into two groups for AdamW: those that decay, then those that do not.
+    """Split the trained parameters of a model into two groups for AdamW: with weight decay, and without.
 
     Matrices decay and one-dimensional parameters (biases, norms, shifts) do not, as in timm. A module may name
     exceptions in an attribute `decays`: patterns of the full names of one-dimensional parameters that decay too.

@@ -1,4 +1,4 @@
-"""The folder of a run: checks before it is written to, what is read back from it, and what is deleted in it."""
+"""The folder of a run: checks before writing, reading of logs and checkpoints, and deletion."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from rlrr.recipes.recipe import Recipe, differences
 from rlrr.training.objective import STATE
 
 METRICS, CHECKPOINTS, TENSORBOARD = "metrics.jsonl", "checkpoints", "tensorboard"
-# the files of a run and its evaluation; the record is deleted first, so that a half deleted run is not taken for a
-# whole one, and the recipe last, so that it is still taken for a run
+# the files of a run and its evaluations; the record is deleted first, so that a half deleted run does not pass for a
+# finished one, and the recipe last, so that the folder still counts as a run
 _EVALUATIONS = ("evaluation", "evaluation-test", "evaluation-val", "evaluation-train")
-_TORCH_FILES = ("optimizer.pt", "scheduler.pt", STATE)  # of a checkpoint
-_OURS = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, TENSORBOARD, *_EVALUATIONS, RECIPE)
+_TORCH_FILES = ("optimizer.pt", "scheduler.pt", STATE)  # in a checkpoint
+_RUN_FILES = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, TENSORBOARD, *_EVALUATIONS, RECIPE)
 
 
 def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
     """Refuse an output folder that holds something else, or a run that is neither resumed nor overwritten.
 
     Raises:
-        UsageError: the folder is refused; the message says which argument would do.
+        UsageError: the folder is refused; the message names the argument that helps.
     """
     if resume and overwrite:
         raise UsageError("`resume` goes on with a run and `overwrite` deletes it: give one of them.")
-    existing = next(place for place in (folder, *folder.resolve().parents) if place.exists())
+    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     if not existing.is_dir():
         raise UsageError(f"{existing} is a file: give another `output`.")
     if not os.access(existing, os.W_OK):
@@ -60,23 +60,26 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
 
 
 def remove_run(folder: Path) -> None:
-    """Delete a run, and nothing else that may be in its folder.
+    """Delete the files of a run; other files in its folder stay.
 
     Raises:
         RLRRError: a file cannot be deleted.
     """
-    for path in (folder / name for name in _OURS):
+    for path in (folder / name for name in _RUN_FILES):
         try:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise cannot_write(path, error) from error
 
 
 def check_space(folder: Path, model: nn.Module) -> None:
-    """Refuse a disk too full for three checkpoints and the adapter.
+    """Refuse a disk without space for three checkpoints and the adapter.
 
     Raises:
-        RLRRError: the disk is too full; the message says what space is needed.
+        RLRRError: the disk is too full; the message says how much space is needed.
     """
     # each checkpoint holds the trained tensors and AdamW's two moments; a third is written before the first goes
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
@@ -90,24 +93,24 @@ def check_space(folder: Path, model: nn.Module) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Read a `metrics.jsonl`: what was logged, in order."""
+    """Read the records of a `metrics.jsonl`, in order."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that is whole."""
-    return max(filter(_is_whole, _checkpoints(folder)), key=_step, default=None)
+    """Return the newest complete checkpoint; None if there is none."""
+    return max(filter(_is_complete, _checkpoints(folder)), key=_step, default=None)
 
 
 def remove_incomplete(folder: Path) -> None:
-    """Delete checkpoints that are not whole, so that none of their files is taken for a later one's."""
+    """Delete incomplete checkpoints, so that none of their files ends up in a later checkpoint."""
     for checkpoint in _checkpoints(folder):
-        if not _is_whole(checkpoint):
+        if not _is_complete(checkpoint):
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def checkpoint_epoch(checkpoint: Path) -> float:
-    """Return the number of epochs that a checkpoint has seen."""
+    """Return the number of epochs that were trained before a checkpoint."""
     return _state(checkpoint)["epoch"]
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of a training: its precision, and the form of attention that trains fastest in it."""
+"""The precision of a training, and the form of attention that trains fastest in this precision."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def resolve_precision(precision: str) -> str:
     """
     on_gpu = torch.cuda.is_available()
     if precision == "fp16" and not on_gpu:
-        raise UsageError("Precision fp16 needs a GPU: use bf16 or fp32 on a CPU.")
+        raise UsageError("`precision` fp16 needs a GPU: use bf16 or fp32 on a CPU.")
     if precision != "auto":
         return precision
     if on_gpu:
@@ -33,13 +33,13 @@ def resolve_precision(precision: str) -> str:
 
 @contextmanager
 def fastest_attention(model: nn.Module, precision: str) -> Iterator[None]:
-    """Switch timm's fused attention off, inside the block, where the unfused one trains faster.
+    """Switch timm's fused attention off, inside the block, where unfused attention trains faster.
 
-    That is in bf16 on a CPU, where the backward pass of PyTorch's fused attention takes twice the time of plain matrix
-    products (docs/performance.md). Elsewhere, and in transformers' models, nothing is changed.
+    That is the case in bf16 on a CPU, where the backward pass of PyTorch's fused attention takes twice the time of plain
+    matrix products (docs/performance.md). Elsewhere, and in transformers' models, nothing is changed.
 
     Args:
-        model: Any model. Its modules with timm's `fused_attn` are the ones switched.
+        model: Any model. Its modules with timm's `fused_attn` are switched.
         precision: The precision of the training.
     """
     is_slow = precision == "bf16" and not torch.cuda.is_available()

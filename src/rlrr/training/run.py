@@ -56,14 +56,14 @@ logger = logging.getLogger(__name__)
 def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite: bool = False) -> Record:
     """Train by a recipe and write the adapter folder to `output`.
 
-    Training and validation images are checked before anything is trained. Validation chooses the epoch (or the last
-    one is kept), and the test images, if there are any, are touched after that, once; but see `Recipe.protocol`.
+    Training and validation images are checked before anything is trained. Validation chooses the epoch, or the last
+    epoch is kept. The test images, if there are any, are read after that, once (but see `Recipe.protocol`).
 
     Args:
-        recipe: The training to do.
+        recipe: The options of the training.
         output: Folder of the run: the adapter, `recipe.yaml`, `metrics.jsonl`, `tensorboard/` (if TensorBoard is
             installed) and, until the run is finished, `checkpoints/`.
-        resume: Go on from the last checkpoint of a run that was stopped; a finished run is left as it is.
+        resume: Go on from the last checkpoint of a stopped run; a finished run is left as it is.
         overwrite: Delete an earlier run in `output` first.
 
     Returns:
@@ -106,7 +106,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         remove_incomplete(folder / CHECKPOINTS)
         trainer = make_trainer(recipe, folder, model, len(data.classes), images, progress)
         checkpoint = last_checkpoint(folder / CHECKPOINTS)
-        if checkpoint and ended_early(checkpoint):  # Trainer would go on with it
+        if checkpoint and ended_early(checkpoint):  # Trainer would train further epochs
             trainer.args.num_train_epochs = checkpoint_epoch(checkpoint)
         with fastest_attention(model, resolve_precision(recipe.precision)):  # the test is as `rlrr evaluate` measures
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -124,7 +124,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
 
 
 def _announce(recipe: Recipe, images: TrainingImages, backbone: Backbone, model: nn.Module, classes: int) -> None:
-    """Log what is trained, on what, and in which precision."""
+    """Log the method, the backbone, the numbers of images and parameters, and the precision."""
     counts = parameter_counts(model)
     total = sum(parameter.numel() for parameter in model.parameters())
     if isinstance(model, PeftModel):  # PEFT keeps the untrained classifier too
@@ -148,7 +148,7 @@ def build(recipe: Recipe, num_classes: int) -> tuple[Backbone, nn.Module]:
 
     The classifier starts at zero, as in the paper's code.
     """
-    frozen = recipe.method == "linear"  # a probe sees the features that the finished model will
+    frozen = recipe.method == "linear"  # a linear probe is trained on the features that the finished model has
     backbone = load_backbone(
         recipe.model,
         num_classes=num_classes,
@@ -169,7 +169,7 @@ def build(recipe: Recipe, num_classes: int) -> tuple[Backbone, nn.Module]:
 
 @contextmanager
 def _stops_explained(folder: Path) -> Iterator[None]:
-    """Put a stop and a full disk into one sentence, and leave only whole checkpoints behind."""
+    """Turn a stop or a full disk into an error of one sentence, and delete incomplete checkpoints."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -179,7 +179,7 @@ def _stops_explained(folder: Path) -> Iterator[None]:
         raise Stopped.by(interrupt, message) from None
     except OSError as error:
         raise cannot_write(folder, error) from error
-    except RuntimeError as error:  # the only kind that torch.save raises
+    except RuntimeError as error:  # torch.save raises no other
         if not is_full(folder):
             raise
         raise no_space(folder) from error
@@ -196,7 +196,7 @@ def _record(
     state: TrainerState,
     tests: bool,
 ) -> Record:
-    """Collect what is known of a run before its test.
+    """Collect the record of a run before its test.
 
     Args:
         recipe: The recipe.
@@ -204,7 +204,7 @@ def _record(
         backbone: The backbone.
         images: The images that were trained on and measured.
         model: The trained model.
-        state: The trainer's, after training.
+        state: The state of the trainer, after training.
         tests: Whether a test follows.
     """
     return Record(
@@ -232,14 +232,14 @@ def _record(
 
 
 def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe) -> Record:
-    """Add the accuracy on the test images, which are touched here for the first time, to a record."""
+    """Measure the accuracy on the test images, which are read here for the first time, and add it to a record."""
     try:
         with torch.compiler.set_stance("force_eager"):  # as `rlrr evaluate` will
             result = evaluate_split(Classifier(model, record), test, "test", recipe.bad_images)
         digest = data_digest(test)
     except RLRRError as error:
         raise RLRRError(
-            f"{error}\nThe training is done and kept: mend the test images, then train again with `resume`."
+            f"{error}\nThe training is done and kept: repair the test images, then train again with `resume`."
         ) from error
     data = {"test": result.images, "test_sha256": digest, "skipped": [*record.data["skipped"], *result.skipped]}
     return replace(
@@ -250,7 +250,7 @@ def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe) -> Re
 
 
 def _protocol(recipe: Recipe, tests: bool) -> str:
-    """Say in words how the reported number came about."""
+    """Describe the choice of the epoch and the test in words."""
     if recipe.protocol == "paper":
         return BEST_TEST_EPOCH
     if not recipe.validates:
@@ -261,7 +261,7 @@ def _protocol(recipe: Recipe, tests: bool) -> str:
 
 
 def _kept(recipe: Recipe, state: TrainerState) -> dict[str, Any]:
-    """Return the epoch whose weights were kept, and the accuracy measured after it."""
+    """Return the epoch whose weights were kept, and the accuracy measured after that epoch."""
     step = state.best_global_step if keeps_best(recipe) else state.global_step
     measured = [record for record in state.log_history if record["step"] == step and "eval_accuracy" in record]
     if not measured:

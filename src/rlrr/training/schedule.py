@@ -1,4 +1,4 @@
-"""Learning rates by epochs: the paper's cosine with warm-up, and cosine with restarts. Trainer goes by steps."""
+"""Learning-rate schedules by epochs: the paper's cosine with warm-up, and cosine with restarts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR
 
 from rlrr.recipes.recipe import Recipe
 
-_FIRST, _LAST = 1e-7, 1e-8  # the paper's start of the warm-up, and its floor
+_FIRST, _LAST = 1e-7, 1e-8  # the paper's rate at the start of the warm-up, and its lowest rate
 
 
 def epoch_rates(recipe: Recipe, peak: float) -> list[float]:
     """Compute the learning rate of each epoch, for the schedules "paper" and "restarts".
 
-    As in the paper's code, the scheduler is told of an epoch when that epoch is over, so that the rate lags by one:
-    the first two epochs have the same. Cooldown is at the floor in the paper's schedule; restarts run on through it.
+    As in the paper's code, the scheduler steps at the end of an epoch with the index of that epoch, so that the rate
+    lags by one: the first two epochs have the same rate. Cooldown has the lowest rate in the paper's schedule; restarts
+    run on through cooldown.
 
     Returns:
         As many rates as there are epochs, cooldown included.
@@ -35,13 +36,13 @@ def epoch_rates(recipe: Recipe, peak: float) -> list[float]:
 def make_scheduler(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int) -> LambdaLR | None:
     """Make the scheduler of a recipe, to be stepped after each step of the optimiser; None leaves it to Trainer.
 
-    In fp16, Trainer steps neither where gradients overflow, as in the first few steps: epochs of the schedule begin as
-    many steps late.
+    In fp16, Trainer skips the steps of optimiser and scheduler where gradients overflow, as in the first few steps: the
+    epochs of the schedule begin as many steps late.
 
     Args:
         recipe: The schedule.
-        optimizer: A new one, made with the peak rate for all of its groups.
-        steps_per_epoch: How often it steps in an epoch, that is, after accumulation.
+        optimizer: A new optimiser, with the peak rate in all groups.
+        steps_per_epoch: Number of steps of the optimiser in an epoch, that is, after accumulation.
     """
     if recipe.schedule == "cosine":
         return None
@@ -51,13 +52,13 @@ def make_scheduler(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int) -
 
 
 def _paper(recipe: Recipe, optimizer: Optimizer) -> CosineLRScheduler:
-    # a run too short for its warm-up has less of it: the last epoch, whose rate lags by one, is past it
+    # in a short run the warm-up is shortened: the last epoch, whose rate lags by one, comes after the warm-up
     warmup = min(round(recipe.warmup * recipe.epochs), max(recipe.epochs - 2, 0))
     return CosineLRScheduler(
         optimizer,
         t_initial=recipe.epochs,
         lr_min=_LAST,
-        cycle_decay=0.5,  # the paper's, with no effect in a single cycle, save that timm warns without it at 1 epoch
+        cycle_decay=0.5,  # as in the paper; no effect in a single cycle, but timm warns without it at 1 epoch
         warmup_t=warmup,
         warmup_lr_init=_FIRST,
     )

@@ -2,8 +2,8 @@
 
 It overrides three private hooks of Trainer. `_save`, `_load_from_checkpoint` and `_load_best_model` make a checkpoint
 hold the trained tensors alone, for every method alike, with their moving average and the state of the objective;
-Trainer has no public way to choose what a checkpoint holds. It sets one private field, `TrainingArguments._n_gpu`,
-since Trainer would else split each batch over all GPUs of the machine.
+Trainer has no public way to choose the content of a checkpoint. It also sets a private field,
+`TrainingArguments._n_gpu`, since Trainer would otherwise split each batch over all GPUs of the machine.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ class ClassificationTrainer(Trainer):
         transform: Turns the pixels of a batch, on the device, into the input of the model; it augments in training.
         objective: The loss.
         ema: Decay of the moving average that is measured and kept in place of the weights; None for none.
-        **kwargs: Trainer's own.
+        **kwargs: Further arguments of Trainer.
     """
 
     def __init__(self, *, transform: BatchTransform, objective: Objective, ema: float | None, **kwargs: Any) -> None:
         super().__init__(compute_metrics=_accuracy, **kwargs)
         self._transform = transform
         self._objective = objective
-        self._logs: dict[str, list[Tensor]] = {}  # of the objective, since the last log of an epoch
+        self._logs: dict[str, list[Tensor]] = {}  # logs of the objective since the last log of an epoch
         self._average = MovingAverage(self._plain(), ema) if ema else None
         if self._average:
             self.add_callback(self._average)
         self._frozen_norms = frozen_norms(self._plain())
         self._unchecked: list[tuple[int, float, Tensor]] = []  # step, learning rate, loss
         self._most_unchecked = 50 if self.args.device.type == "cuda" else 1
-        # a PeftModel takes any keyword, from which Trainer concludes that it scales its loss when accumulating
+        # a PeftModel takes any keyword, and Trainer would conclude that the model scales its loss when accumulating
         self.model_accepts_loss_kwargs = False
 
     def compute_loss(
@@ -68,15 +68,15 @@ class ClassificationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Compute the objective of a training batch, or plain cross-entropy of a batch of evaluation.
+        """Compute the objective on a training batch, or plain cross-entropy on a batch of evaluation.
 
         Raises:
-            RLRRError: the loss is not finite, of this batch or of one of the last on a GPU.
+            RLRRError: a loss is not finite, of this batch or, on a GPU, of one of the last batches.
         """
         images = self._transform(inputs["pixel_values"], augment=model.training)
         batch = Batch(images, inputs["labels"], inputs["indices"])
         if model.training:
-            for norm in self._frozen_norms:  # which Trainer has just put into training mode
+            for norm in self._frozen_norms:  # Trainer has just put them in training mode
                 norm.eval()
             outcome = self._objective(model, batch, self.state.global_step / max(self.state.max_steps, 1))
             for name, value in outcome.logs.items():
@@ -84,15 +84,20 @@ class ClassificationTrainer(Trainer):
         else:
             outcome = self._objective.evaluate(model, batch)
         rate = self.lr_scheduler.get_last_lr()[0] if self.lr_scheduler else self.args.learning_rate
-        self._unchecked.append((self.state.global_step + model.training, float(rate), outcome.loss.detach()))
+        step = self.state.global_step
+        if model.training:  # counted after the step is done
+            step += 1
+        self._unchecked.append((step, float(rate), outcome.loss.detach()))
         if len(self._unchecked) >= self._most_unchecked:
             self._check_losses()
-        return (outcome.loss, {"logits": classifying_logits(outcome.logits)}) if return_outputs else outcome.loss
+        if return_outputs:
+            return outcome.loss, {"logits": classifying_logits(outcome.logits)}
+        return outcome.loss
 
     def _check_losses(self) -> None:
-        """Refuse a loss that is not finite; in evaluation too, which comes before the epoch is saved.
+        """Refuse a loss that is not finite, also in evaluation, which comes before the epoch is saved.
 
-        To read a loss is to wait for the GPU, so that the losses of many steps are read at once.
+        Reading a loss waits for the GPU, so the losses of many steps are read at once.
         """
         unchecked, self._unchecked = self._unchecked, []
         losses = torch.stack([loss for *_, loss in unchecked]).tolist() if unchecked else []
@@ -104,9 +109,9 @@ class ClassificationTrainer(Trainer):
                 )
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log an epoch with the objective's own numbers, but only if its losses are finite.
+        """Log an epoch with the objective's own numbers, after a check that all losses are finite.
 
-        Trainer logs the loss of an epoch before it measures and saves.
+        Trainer logs the loss of an epoch before it measures and saves the epoch.
         """
         self._check_losses()
         if "loss" in logs:
@@ -120,7 +125,7 @@ class ClassificationTrainer(Trainer):
             return super().evaluate(*args, **kwargs)
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        """Load all images, also where training drops those that fill no batch."""
+        """Load all images, also where training drops an incomplete last batch."""
         drops, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
             return super().get_eval_dataloader(*args, **kwargs)
@@ -129,16 +134,16 @@ class ClassificationTrainer(Trainer):
 
     @property
     def seconds(self) -> float:
-        """Seconds of training up to now, with those before it was stopped and resumed."""
+        """Seconds of training until now, including the time before the run was stopped and resumed."""
         return next(callback.seconds for callback in self.callback_handler.callbacks if isinstance(callback, Clock))
 
     def kept(self) -> AbstractContextManager[None]:
-        """Give the model, inside the block, the weights that are kept: the moving average, if there is one."""
+        """Put into the model, inside the block, the weights that are kept: the moving average, if there is one."""
         return self._average.in_place() if self._average else nullcontext()
 
     def keep_average(self) -> None:
-        """Leave the model, after training, with the moving average if there is one."""
-        if self._average and not self.args.load_best_model_at_end:  # the best one is loaded as an average
+        """Put the moving average, if there is one, into the model after training."""
+        if self._average and not self.args.load_best_model_at_end:  # the best epoch is loaded as an average
             self._average.swap()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
@@ -186,7 +191,7 @@ def make_trainer(
     Args:
         recipe: The recipe.
         folder: The folder of the run.
-        model: The model as its method leaves it.
+        model: The model with its method applied.
         classes: Number of classes.
         images: The images to train on and to measure after each epoch.
         progress: The bar to show.
@@ -229,13 +234,13 @@ def _arguments(recipe: Recipe, folder: Path, images: TrainingImages) -> Training
         use_cpu=not on_gpu,
         eval_strategy="epoch" if images.watched else "no",
         logging_strategy="epoch",
-        logging_nan_inf_filter=False,  # such a loss is an error, and to look for one is to wait for the GPU
+        logging_nan_inf_filter=False,  # a loss that is not finite is an error, and the filter waits for the GPU
         save_strategy="epoch",
-        save_total_limit=2,  # should the newest be damaged by a loss of power, there is another
+        save_total_limit=2,  # one in reserve, should a loss of power damage the newest
         load_best_model_at_end=keeps_best(recipe),
         metric_for_best_model="accuracy",
         greater_is_better=True,
-        restore_callback_states_from_checkpoint=True,  # early stopping's count
+        restore_callback_states_from_checkpoint=True,  # the count of early stopping
         dataloader_num_workers=recipe.workers,
         dataloader_drop_last=_mixes(recipe),  # images are mixed in pairs
         dataloader_pin_memory=on_gpu,
