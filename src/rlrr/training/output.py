@@ -131,7 +131,7 @@ def _state(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _is_complete(checkpoint: Path) -> bool:
     """Tell whether all files of a checkpoint exist and have their ends, for which little of them is read."""
     try:
         _state(checkpoint)  # Trainer writes it last

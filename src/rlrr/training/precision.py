@@ -35,7 +35,7 @@ def resolve_precision(precision: str) -> str:
 def fastest_attention(model: nn.Module, precision: str) -> Iterator[None]:
     """Switch timm's fused attention off, inside the block, where unfused attention trains faster.
 
-    That is the case in bf16 on a CPU, where the backward pass of PyTorch's fused attention takes twice the time of plain
+    That is the case in bf16 on a CPU, where the backward pass of PyTorch's fused attention takes twice that of plain
     matrix products (docs/performance.md). Elsewhere, and in transformers' models, nothing is changed.
 
     Args:
