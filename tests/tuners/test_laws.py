@@ -2,13 +2,18 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from tests.tuners.cases import CASES
+from tests.tuners.cases import CASES, Block, blocks
+from tests.tuners.toys import TOYS
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from rlrr import RLRRConfig
+from rlrr.errors import RLRRError
 from rlrr.tuners.layer import AdaptedLayer
 
 COUNT = 4
@@ -268,3 +273,71 @@ def test_tensors_that_all_layers_share_are_held_and_saved_once():
     assert {name for name in trained if "shared_up" in name} == {"base_model.shared_up.two"}
     model.delete_adapter("two")
     assert "two" not in model.base_model.shared_up
+
+
+def test_without_an_adapter_nothing_is_added(case):
+    model, x = adapted(case), inputs(case)
+    for layer in layers(model).values():
+        given, _ = call_of(layer, model, x)
+        assert not layer.delta(given, []).any()
+
+
+def test_a_model_is_copied_after_a_training_step_and_while_an_adapter_is_off(case):
+    model, x = adapted(case, "one", "two"), inputs(case)
+    model.train()(x).square().sum().backward()
+    with model.disable_adapter():
+        model(x)
+    assert torch.equal(copy.deepcopy(model).eval()(x), model.eval()(x))
+
+
+@pytest.mark.parametrize("method", ["stream", "beside"])
+def test_adapters_with_other_settings_are_not_stacked(method):
+    config = TOYS[method][0]
+    targets = ["0", "1"] if method == "stream" else ["mlp"]
+    model = get_peft_model(blocks().double(), config(target_modules=targets, scale=1.0), adapter_name="one")
+    model.add_adapter("two", config(target_modules=targets, scale=5.0))
+    model.double()
+    x = torch.randn(2, 5, 8, dtype=torch.double)
+    mixed = model.eval()(x, adapter_names=["one", "two"])
+    for row, name in enumerate(("one", "two")):
+        model.set_adapter(name)
+        torch.testing.assert_close(mixed[row : row + 1], model(x[row : row + 1]))
+
+
+def test_threads_do_not_take_each_others_stream():
+    case = CASES["stream"]
+    model = adapted(case)
+    batches = [torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(i), dtype=torch.double) for i in range(8)]
+    with torch.no_grad():
+        expected = [model(batch) for batch in batches]
+
+        def run(batch):
+            with torch.no_grad():
+                return [model(batch) for _ in range(20)]
+
+        with ThreadPoolExecutor(4) as pool:
+            for outputs, alone in zip(pool.map(run, batches), expected, strict=True):
+                assert all(torch.equal(output, alone) for output in outputs)
+
+
+def test_a_stream_whose_gradient_is_lost_is_refused():
+    class Checkpointed(Block):
+        def forward(self, x):
+            return checkpoint(super().forward, x, use_reentrant=True)
+
+    torch.manual_seed(0)
+    config, _ = TOYS["stream"]
+    adapted_model = get_peft_model(nn.Sequential(Checkpointed(), Checkpointed()), config(target_modules=["0", "1"]))
+    x = torch.randn(2, 5, 8, requires_grad=True)
+    with pytest.raises(RLRRError, match="use_reentrant"):
+        adapted_model.train()(x)
+    with torch.no_grad():
+        adapted_model(x)
+
+
+def test_a_mixed_batch_casts_its_input_as_any_call_does():
+    model = get_peft_model(blocks().bfloat16(), RLRRConfig(target_modules=["mlp"]), adapter_name="one").eval()
+    layer = model.base_model.model[0].mlp
+    x = torch.randn(2, 5, 8)
+    assert layer(x, adapter_names=["one", "__base__"]).dtype == layer(x).dtype == torch.bfloat16
+    assert layer.delta(x).dtype == torch.bfloat16

@@ -93,7 +93,6 @@ class Bottleneck(nn.Module):
 def _branch(place: str):
     fields = {"method": place, "scale": 0.5, "__annotations__": {"scale": float}, "__module__": __name__}
     config = dataclass(type(f"{place}Config", (ToyConfig,), fields))
-    config.form = property(lambda self: (self.scale,))
     members = {
         "__module__": __name__,
         "prefix": f"{place}_",

@@ -24,6 +24,11 @@ RECIPE = "recipe.yaml"
 _FOLDER = Path(str(files(__package__)))
 _BENCHMARKS = "benchmarks"
 _METHOD_OPTIONS = ("settings", "objective")
+# Options that are chosen for a method. The others are of the data, the backbone, the training budget or the machine.
+_TUNED = (
+    *("learning_rate", "weight_decay", "schedule", "warmup", "cooldown", "restart_epochs", "restart_factor"),
+    *("drop_path", "drop_path_kind", "ema"),
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -89,7 +94,7 @@ def load_recipe(name: str, method: str | None = None) -> Recipe:
 def find_options(source: str, method: str | None = None) -> dict[str, Any]:
     """Return the options of a YAML file, or of a packaged recipe.
 
-    Where a file names another method than `method`, the settings and the objective's options in it are left out.
+    Where a file names another method than `method`, the options that were chosen for that method are left out.
 
     Raises:
         RLRRError: there is no such file or packaged recipe, or the file is not a recipe.
@@ -102,7 +107,7 @@ def find_options(source: str, method: str | None = None) -> dict[str, Any]:
         raise UsageError(f"There is no file {source}: give a YAML file, or a packaged recipe.{near}")
     options = read_options(path)
     if method and method != options.get("method", method):
-        options = {name: value for name, value in options.items() if name not in _METHOD_OPTIONS}
+        options = {name: value for name, value in options.items() if name not in _METHOD_OPTIONS + _TUNED}
     return options
 
 

@@ -186,8 +186,6 @@ class VisionTuner(BaseTuner):
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # called on unloading: PEFT's own expects every module to have a weight
-        if isinstance(child, AdaptedLayer):
-            child.release()
         setattr(parent, child_name, new_module)
 
     @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from threading import get_ident
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from rlrr.tuners.base import NotMergeableError, VisionTuner
+from rlrr.tuners.base import NotMergeableError, RLRRError, VisionTuner
 from rlrr.tuners.config import TunerConfig
 from rlrr.tuners.layer import AdaptedLayer, by_group, grouped, slots_of
 from rlrr.tuners.names import BASE
@@ -38,20 +39,18 @@ class BranchLayer(AdaptedLayer):
 
     where: ClassVar[Where] = "beside"
 
-    _stream: Tensor | None = None
+    _reads: str | None = None
 
     def describe(self, base_layer: nn.Module, reads: str | None = None, **options: Any) -> None:
-        """Set the features of the branch, and listen to the module that it reads.
+        """Set the features of the branch, and the module that it reads.
 
         Args:
             base_layer: The frozen module.
             reads: Name, within a block, of the module whose input the branch reads.
             **options: Unused.
         """
-        reader = base_layer.get_submodule(reads) if reads else base_layer
-        self.in_features, self.out_features = features(reader)
-        if reads:
-            reader.register_forward_pre_hook(self._keep_stream)
+        self._reads = reads
+        self.in_features, self.out_features = features(base_layer.get_submodule(reads) if reads else base_layer)
 
     def make_branch(self, config: Any) -> nn.Module:
         """Make a branch, from (..., in_features) to (..., out_features), at its start."""
@@ -89,10 +88,12 @@ class BranchLayer(AdaptedLayer):
             adapter_names: Adapters side by side; None for the active ones.
         """
         names = self._present(adapter_names)
+        if not names:
+            return torch.zeros_like(self.base_layer(x))
         if self.where == "before":
             return self.base_layer(x + self._update(x, names)) - self.base_layer(x)
-        output = self.base_layer(x)
-        return self._update(self._source(x, output), names).view_as(output)
+        output, source = self._output_and_source(x)
+        return self._update(source, names).view_as(output)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Refuse: a branch is no change of the frozen weights.
@@ -105,32 +106,44 @@ class BranchLayer(AdaptedLayer):
     def unmerge(self) -> None:
         """Do nothing, as nothing can be merged."""
 
-    def release(self) -> None:
-        """Take the hook on the module that is read out of the block."""
-        for module in self.base_layer.modules():
-            for key, hook in list(module._forward_pre_hooks.items()):
-                if getattr(hook, "__self__", None) is self:
-                    del module._forward_pre_hooks[key]
-
     def _run(self, update: Callable[[Tensor], Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Any:
         if self.where == "before":
             return self.base_layer(x + update(x), *args, **kwargs)
-        result = self.base_layer(x, *args, **kwargs)
+        result, source = self._output_and_source(x, *args, **kwargs)
         output, *rest = result if isinstance(result, tuple) else (result,)  # a transformers block may give a tuple
+        if self.where == "behind":
+            source = output
         # Swin's stream is (batch, tokens, features) inside a block whose output is (batch, height, width, features)
-        output = output + update(self._source(x, output)).view_as(output)
+        output = output + update(source).view_as(output)
         return (output, *rest) if isinstance(result, tuple) else output
 
-    def _source(self, x: Tensor, output: Tensor) -> Tensor:
-        if self.where == "behind":
-            return output
-        if self._stream is None:
-            return x
-        stream, self._stream = self._stream, None
-        return stream
+    def _output_and_source(self, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
+        """Run the frozen module; give its output and what the branch reads.
 
-    def _keep_stream(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        self._stream = args[0]
+        Raises:
+            RLRRError: the stream inside a block has lost its gradient, as under reentrant checkpointing.
+        """
+        if self._reads is None:
+            output = self.base_layer(x, *args, **kwargs)
+            return output, output if self.where == "behind" else x
+        streams, thread = [x], get_ident()
+
+        def keep(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            if get_ident() == thread:  # another thread may run the same block at this moment
+                streams[0] = given[0]
+
+        # for this call alone, so that nothing is held after it
+        hook = self.base_layer.get_submodule(self._reads).register_forward_pre_hook(keep)
+        try:
+            output = self.base_layer(x, *args, **kwargs)
+        finally:
+            hook.remove()
+        if torch.is_grad_enabled() and x.requires_grad and not streams[0].requires_grad:
+            raise RLRRError(
+                f"The stream inside {self.module_name} has no gradient, as under reentrant gradient checkpointing: "
+                "enable it with gradient_checkpointing_kwargs={'use_reentrant': False}."
+            )
+        return output, streams[0]
 
     def _update(self, source: Tensor, adapter_names: Sequence[str]) -> Tensor:
         branches = getattr(self, self.adapter_layer_names[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -69,8 +69,12 @@ class TunerConfig(PeftConfig):
 
     @property
     def form(self) -> tuple[Any, ...]:
-        """Settings that two adapters must share for their tensors, of equal shape, to be stacked in one batch."""
-        return ()
+        """Settings that two adapters must share for their tensors, of equal shape, to be stacked in one batch.
+
+        By default all that the method adds to the settings of every tuner, but for the start. A method may give fewer.
+        """
+        names = {field.name for field in fields(self)} - {field.name for field in fields(TunerConfig)}
+        return tuple((name, repr(getattr(self, name))) for name in sorted(names - {"init_weights"}))
 
     def to_dict(self) -> dict[str, Any]:
         """List all settings, sets as sorted lists: two runs with the same settings write the same file."""
@@ -94,6 +98,6 @@ def check_number(name: str, value: float, least: float, most: float | None = Non
     Raises:
         RLRRError: naming the setting and its bounds.
     """
-    if value < least or (most is not None and value > most):
+    if not value >= least or (most is not None and not value <= most):  # NaN is neither
         bounds = f"{least:g} or more" if most is None else f"from {least:g} to {most:g}"
         raise RLRRError(f"{name} must be {bounds}, not {value!r}.")

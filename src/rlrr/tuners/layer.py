@@ -123,9 +123,6 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
             return self.base_layer(x, *args, **kwargs)
         return self.forward_adapted(x, names, *args, **kwargs)
 
-    def release(self) -> None:
-        """Let go of the base module, which is put back in the layer's place."""
-
     def learned(self, adapter_name: str) -> dict[str, Any]:
         """Collect what one adapter has learned here, by container without prefix."""
         containers = {name.removeprefix(self.prefix): getattr(self, name) for name in self.adapter_layer_names}

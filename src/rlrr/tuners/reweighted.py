@@ -152,9 +152,7 @@ class ReweightedLayer(AdaptedLayer):
                 parameter.data = value
 
     def forward_adapted(self, x: Tensor, adapter_names: Sequence[str], *args: Any, **kwargs: Any) -> Tensor:
-        weight, _ = self.frozen
-        if weight is not None and not torch.is_autocast_enabled(x.device.type):
-            x = self._cast_input_dtype(x, weight.dtype)
+        x = self._cast_input(x)
         if self.training and self.trains_by_delta:
             return self.base_layer(x, *args, **kwargs) + self.delta(x, adapter_names)
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
@@ -175,14 +173,21 @@ class ReweightedLayer(AdaptedLayer):
         names = self._present(adapter_names)
         if not names:
             return torch.zeros_like(self.base_layer(x))
-        with torch.autocast(x.device.type, enabled=False):
-            weight, bias = self.frozen
-            new_weight, new_bias = self.effective(names)
-            assert new_weight is not None, "an adapted layer has a weight"
-            change = new_weight - (1.0 if weight is None else weight)
-            if bias is not None and new_bias is not None:
-                new_bias = new_bias - bias
-        return self.call_base(x, change, new_bias)
+        weight, bias = self.frozen
+        with torch.autocast(x.device.type, enabled=False):  # differences in the learned tensors' dtype, cast last
+            changed = [self.reweight(weight, bias, self.configs[name], self.learned(name)) for name in names]
+            weights, biases = zip(*changed, strict=True)
+            change = sum(new - (1.0 if weight is None else weight) for new in weights)
+            shifts = [new if bias is None else new - bias for new in biases if new is not None]
+            change, shift = self._cast((change, sum(shifts) if shifts else None))
+        return self.call_base(self._cast_input(x), change, shift)
+
+    def _cast_input(self, x: Tensor) -> Tensor:
+        """Cast an input to the frozen weight's dtype, as the base layer would be given it; autocast casts by itself."""
+        weight, _ = self.frozen
+        if weight is None or torch.is_autocast_enabled(x.device.type):
+            return x
+        return self._cast_input_dtype(x, weight.dtype)
 
     def train(self, mode: bool = True) -> Self:
         """Switch the mode, as for any module; a weight that was kept is given up."""
@@ -214,6 +219,7 @@ class ReweightedLayer(AdaptedLayer):
         return self._cached[1]
 
     def forward_mixed(self, x: Tensor, adapter_names: Sequence[str], *args: Any, **kwargs: Any) -> Tensor:
+        x = self._cast_input(x)
         names = [name if name in self.configs else BASE for name in adapter_names]
         present = set(names)
         if len(present) == 1:
