@@ -18,10 +18,10 @@ USAGE = "[NAME] [options]"
 EXAMPLE = "rlrr methods rlrr"
 _MODEL = "vit_base_patch16_224"
 _ABILITIES = {
-    "can_merge": "merge: become part of the weights, at no cost at inference (rlrr merge)",
-    "can_mix": "mix: several adapters in one batch, one for each image",
-    "can_combine": "combine: several runs in one, by weights (rlrr combine)",
-    "can_split": "split: give the change of an output apart from the backbone's own output",
+    "can_merge": "merge into the weights, at no cost at inference (rlrr merge)",
+    "can_mix": "mix several adapters in one batch, one for each image",
+    "can_combine": "combine several runs into one, by weights (rlrr combine)",
+    "can_split": "give its update of an output apart from the backbone's own output",
 }
 
 
