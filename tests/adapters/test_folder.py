@@ -29,6 +29,7 @@ from rlrr.backbones import load_backbone
 from rlrr.errors import RLRRError
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.methods.apply import apply_method
+from rlrr.methods.capabilities import can_merge
 from rlrr.methods.trainable import parameter_counts
 from rlrr.recipes.files import RECIPE
 from rlrr.recipes.recipe import METHODS
@@ -158,6 +159,8 @@ def test_peft_itself_loads_the_folder_on_a_plain_timm_model(saved, tiny_backbone
 @pytest.mark.parametrize("method", METHODS)
 def test_a_merged_model_is_plain_and_gives_the_same_logits(saved, method):
     loaded, _ = load_adapter(saved[method][0])
+    if not can_merge(loaded):
+        pytest.skip("the method's update is no change of weights")
     expected = logits(loaded)
     merged = merged_model(loaded)
     assert not any(isinstance(module, peft.tuners.tuners_utils.BaseTunerLayer) for module in merged.modules())

@@ -455,7 +455,7 @@ def test_files_that_hold_no_matrix_are_refused(tmp_path, merged):
     ("name", "content", "said"),
     [
         ("a.safetensors", b"\x00\x00", "truncated or damaged"),
-        ("a.txt", b"", "does not end as a file of weights does"),
+        ("a.txt", b"", "no ending of a file of weights"),
         ("a.npz", b"", "is read into a model only"),
     ],
 )
