@@ -63,3 +63,12 @@ def test_images_are_looked_for_before_anything_is_measured(refused, run, monkeyp
 def test_an_empty_folder_is_named(refused, tmp_path):
     (tmp_path / "empty").mkdir()
     assert f"{tmp_path / 'empty'} holds no run" in refused("analyze", tmp_path / "empty", code=1)
+
+
+def test_a_method_that_changes_no_weight_is_said_to_be_compared_by_features(
+    rlrr, run, tmp_path, without_pictures, monkeypatch
+):
+    monkeypatch.setattr("rlrr.spectral.tuned.can_merge", lambda model: False)
+    result = rlrr("analyze", run, "--output", tmp_path / "out")
+    assert result.code == 0
+    assert "run: rlrr changes no weight" in result.out

@@ -74,6 +74,9 @@ def run(options: Any) -> None:
         return
     shown = table(analyses)
     print_table(shown.columns, shown.rows)
+    for analysis in analyses:
+        if not analysis.rows:
+            print(f"\n{analysis.label}: {analysis.method} changes no weight: the report compares features alone.")
     print(f"\nreport   {folder / REPORT}\nnumbers  {folder / DATA}\n         {folder / TABLE}")
 
 
