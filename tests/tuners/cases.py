@@ -14,6 +14,7 @@ from tests.tuners.toys import TOYS
 from torch import nn
 
 from rlrr import RLRRConfig
+from rlrr.tuners.ssf import SSFConfig
 
 
 class Block(nn.Module):
@@ -69,6 +70,7 @@ CASES = {
     "rlrr": Case(RLRRConfig),
     "rlrr, rank 3": Case(lambda: RLRRConfig(rank=3)),
     "rlrr, inputs only": Case(lambda: RLRRConfig(sides="in")),
+    "ssf": Case(SSFConfig, denied=frozenset({"combine"})),
     "shared tensors": _toy("shared", ["attn", "mlp"]),
     "beside": _toy("beside", ["mlp"]),
     "behind": _toy("behind", ["mlp"]),
@@ -97,7 +99,20 @@ class Golden:
         return name
 
 
-GOLDEN: dict[str, Golden] = {}
+GOLDEN = {
+    "ssf": Golden(
+        SSFConfig(),
+        (
+            (r"^patch_embed\.", "patch_embed.proj."),
+            (r"attn\.ssf_(\w+)_1", r"attn.qkv.ssf_\1"),
+            (r"attn\.ssf_(\w+)_2", r"attn.proj.ssf_\1"),
+            (r"mlp\.ssf_(\w+)_(\d)", r"mlp.fc\2.ssf_\1"),
+            (r"^ssf_(\w+)_1", r"norm.ssf_\1"),
+            (r"ssf_(\w+)_([12])$", r"norm\2.ssf_\1"),
+            (r"proj\.norm1\.", "proj."),
+        ),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -149,4 +164,5 @@ PEFT_SUITES = {
         },
         _VIT,
     ),
+    "ssf": PeftSuite(SSFConfig, {"init_weights": True}, {"init_weights": False}, _LINEARS | _NORMS, _VIT),
 }

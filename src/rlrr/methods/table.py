@@ -73,5 +73,14 @@ METHODS = {
             learning_rate=1e-3,
             config="peft:LoraConfig",
         ),
+        Method(
+            name="ssf",
+            title="SSF",
+            summary="A scale and a shift of the output of every linear, norm and the patch embedding.",
+            paper="Lian et al., Scaling & Shifting Your Features, NeurIPS 2022, arXiv 2210.08823",
+            learning_rate=1e-2,
+            config="rlrr.tuners.ssf:SSFConfig",
+            parts=("attn", "mlp", "norm", "patch_embed"),
+        ),
     )
 }
