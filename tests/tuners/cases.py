@@ -14,6 +14,7 @@ from tests.tuners.toys import TOYS
 from torch import nn
 
 from rlrr import RLRRConfig
+from rlrr.tuners.adaptformer import AdaptFormerConfig
 from rlrr.tuners.ssf import SSFConfig
 
 
@@ -71,6 +72,13 @@ CASES = {
     "rlrr, rank 3": Case(lambda: RLRRConfig(rank=3)),
     "rlrr, inputs only": Case(lambda: RLRRConfig(sides="in")),
     "ssf": Case(SSFConfig, denied=frozenset({"combine"})),
+    "adaptformer": Case(lambda: AdaptFormerConfig(bottleneck=4, dropout=0.0), denied=frozenset({"merge", "combine"})),
+    "adaptformer, beside a linear": Case(
+        lambda: AdaptFormerConfig(target_modules=["mlp"], bottleneck=4, dropout=0.0),
+        blocks,
+        (5, 8),
+        frozenset({"merge", "combine"}),
+    ),
     "shared tensors": _toy("shared", ["attn", "mlp"]),
     "beside": _toy("beside", ["mlp"]),
     "behind": _toy("behind", ["mlp"]),
@@ -112,6 +120,7 @@ GOLDEN = {
             (r"proj\.norm1\.", "proj."),
         ),
     ),
+    "adaptformer": Golden(AdaptFormerConfig(bottleneck=4), ((r"adaptmlp\.(down|up)_proj", r"adaptformer_branch.\1"),)),
 }
 
 
@@ -165,4 +174,11 @@ PEFT_SUITES = {
         _VIT,
     ),
     "ssf": PeftSuite(SSFConfig, {"init_weights": True}, {"init_weights": False}, _LINEARS | _NORMS, _VIT),
+    "adaptformer": PeftSuite(
+        AdaptFormerConfig,
+        {"init_weights": True, "dropout": 0.0},
+        {"init_weights": False, "dropout": 0.0, "scale": 1.0},
+        _LINEARS,
+        (r"blocks\.\d+", r"vit\.layers\.\d+"),
+    ),
 }

@@ -82,5 +82,14 @@ METHODS = {
             config="rlrr.tuners.ssf:SSFConfig",
             parts=("attn", "mlp", "norm", "patch_embed"),
         ),
+        Method(
+            name="adaptformer",
+            title="AdaptFormer",
+            summary="A bottleneck beside the MLP of each block, on the residual stream.",
+            paper="Chen et al., AdaptFormer, NeurIPS 2022, arXiv 2205.13535",
+            learning_rate=1e-3,
+            config="rlrr.tuners.adaptformer:AdaptFormerConfig",
+            parts=("block",),
+        ),
     )
 }

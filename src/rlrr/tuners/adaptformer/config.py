@@ -1,0 +1,48 @@
+"""The settings of an AdaptFormer adapter, as they stand in `adapter_config.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rlrr.tuners.config import TunerConfig, check_number
+
+
+@dataclass
+class AdaptFormerConfig(TunerConfig):
+    """A bottleneck beside each MLP (Chen et al., NeurIPS 2022, arXiv 2205.13535).
+
+    With x the residual stream after attention, a block's output `x + MLP(norm(x))` gains
+    `scale * Up(dropout(ReLU(Down(x))))`. The branch stands outside the block's drop path, as in the paper's code.
+
+    Args:
+        target_modules: Modules to adapt: a regex, a list of name endings, or None for all blocks. Beside a module
+            that is no block of a known family the branch reads the module's own input.
+        exclude_modules: Modules to leave out, written in the same way.
+        modules_to_save: Modules to train whole. None is the model's classifier if `target_modules` is None too.
+        parts: Parts of the default targets to adapt: there is one, "block".
+        layers_to_transform: Indices of the blocks to adapt.
+        layers_pattern: Name of the list of blocks, for `layers_to_transform` with a list of `target_modules`.
+        bottleneck: Width of the bottleneck: 64 in the paper's runs on images, 8 in most tables of VTAB-1k.
+        scale: Fixed factor of the branch, with its last bias.
+        dropout: Dropout on the bottleneck while training.
+        init_weights: True starts at the pre-trained function: Down is Kaiming-uniform as a linear of torch is, all
+            else zero. False draws Up as Down is drawn, so that an untrained adapter shows (for tests).
+    """
+
+    method = "adaptformer"
+
+    bottleneck: int = 64
+    scale: float = 0.1
+    dropout: float = 0.1
+    init_weights: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("bottleneck", self.bottleneck, 1)
+        check_number("dropout", self.dropout, 0, 1)
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """Settings that two adapters must share for their branches to be stacked in one batch."""
+        return (self.scale,)

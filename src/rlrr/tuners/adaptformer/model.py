@@ -1,0 +1,35 @@
+"""AdaptFormer's tuner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from rlrr.tuners.adaptformer.layer import AdaptFormerLayer
+from rlrr.tuners.branch import BranchTuner, features
+from rlrr.tuners.layer import AdaptedLayer
+
+
+class AdaptFormerModel(BranchTuner):
+    """A backbone with AdaptFormer adapters (Chen et al., NeurIPS 2022, arXiv 2205.13535).
+
+    Args:
+        model: A transformer with a norm before each MLP, or any model with linears.
+        config: Settings of the adapter.
+        adapter_name: Name of the adapter.
+
+    Example:
+        >>> model = timm.create_model("vit_base_patch16_224.augreg_in21k", pretrained=True, num_classes=10)
+        >>> model = get_peft_model(model, AdaptFormerConfig(bottleneck=8))
+    """
+
+    prefix = AdaptFormerLayer.prefix
+    tuner_layer_cls = AdaptFormerLayer
+    default_parts = ("block",)
+
+    def layer_class(self, base_layer: nn.Module, name: str, config: Any) -> type[AdaptedLayer] | None:
+        return AdaptFormerLayer if all(features(base_layer)) else None
+
+    def layer_options(self, base_layer: nn.Module, name: str) -> dict[str, Any]:
+        return {"reads": self.within(name, "mlp_norm")}
