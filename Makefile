@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PEFT   := .peft-tests
-# Tests share the cores; tests of one xdist_group run one after the other in one process.
-PYTEST := $(BIN)/pytest -n auto --dist loadgroup
+# Test files share the cores; the tests of one file run in one process, which makes their fixtures once.
+PYTEST := $(BIN)/pytest -n auto --dist loadfile
 
 .PHONY: install demo check test soak lint conformance bench clean
 

@@ -45,9 +45,8 @@ REFERENCE = "torch"
 def settings(spin_counts: Sequence[int]) -> dict[str, dict[str, str]]:
     """List the settings by name, each the variables of its environment."""
     return {
-        REFERENCE: {
-            "KMP_BLOCKTIME": "200"
-        },  # LLVM's own default, and unknown to GNU's; set, so that `rlrr` sets nothing
+        # the default of LLVM's OpenMP, which GNU's does not know; with it `rlrr` sets nothing
+        REFERENCE: {"KMP_BLOCKTIME": "200"},
         "rlrr": {},
         **{f"spin count {count}": {"GOMP_SPINCOUNT": str(count)} for count in spin_counts},
         "passive": {"OMP_WAIT_POLICY": "PASSIVE"},

@@ -11,7 +11,7 @@ from rlrr.compare.demo import COLUMNS, COMPARED, demo_recipe, run_demo
 from rlrr.errors import RLRRError
 from rlrr.recipes.recipe import Recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

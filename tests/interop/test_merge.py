@@ -24,7 +24,7 @@ from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.recipes.recipe import Recipe
 from rlrr.training.run import build
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("merge")]
+pytestmark = pytest.mark.slow
 
 CLASSES = ["blå", "green", "red"]
 CASES = {"vit": "rlrr", "swin": "rlrr", "lora": "lora"}

@@ -122,6 +122,7 @@ def test_a_convolution_whose_output_no_batch_norm_takes_as_it_is_keeps_its_bias(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_merged_packaged_backbone_carries_the_licence_of_its_package(tmp_path):
     pytest.importorskip("onnx")
     backbone = load_backbone("vit_small_focus", num_classes=2, image_size=28)

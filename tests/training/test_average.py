@@ -29,6 +29,7 @@ def test_each_step_takes_in_a_share_of_the_trained_weights():
     assert (model.weight == 3).all()
 
 
+@pytest.mark.slow
 def test_the_average_is_what_a_run_keeps(tiny_backbone, images, tmp_path, monkeypatch):
     weights = []
     take_in = MovingAverage.on_step_end
@@ -48,6 +49,7 @@ def test_the_average_is_what_a_run_keeps(tiny_backbone, images, tmp_path, monkey
     assert not torch.allclose(kept, weights[-1])
 
 
+@pytest.mark.slow
 def test_the_average_is_what_is_measured(tiny_backbone, images, tmp_path):
     """With a decay near 1 it hardly leaves the classifier's zeros, and all logits stay near 0."""
     options = {"method": "linear", "epochs": 2, "batch_size": 8, "precision": "fp32"}

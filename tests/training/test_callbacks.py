@@ -31,6 +31,7 @@ def test_tensorboard_is_written_if_it_is_installed(tmp_path):
     assert (tmp_path / "logs").exists()
 
 
+@pytest.mark.slow
 def test_a_run_needs_no_tensorboard(tiny_backbone, images, tmp_path, monkeypatch):
     monkeypatch.setattr(callbacks, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # to import it is an error

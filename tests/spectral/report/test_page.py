@@ -18,8 +18,6 @@ from rlrr.spectral.analysis import Analysis, measure
 from rlrr.spectral.report.page import COLUMNS, UNKNOWN, table, write_page
 from rlrr.spectral.tuned import Pair
 
-pytestmark = pytest.mark.xdist_group("page")
-
 PHONE, DESK = 390, 1280
 GROUND = {
     scheme: "rgb({}, {}, {})".format(*bytes.fromhex(getattr(COLOURS["paper"], scheme)[1:]))
@@ -167,6 +165,7 @@ def opened(browser: Any, written: Path) -> Iterator[Any]:
     assert not complaints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [PHONE, DESK])
 def test_the_page_fits_its_window_and_its_pictures_have_the_colours_of_the_scheme(
@@ -188,6 +187,7 @@ def test_the_page_fits_its_window_and_its_pictures_have_the_colours_of_the_schem
     assert len(ids) == len(set(ids)) > 0
 
 
+@pytest.mark.slow
 def test_on_paper_all_is_light_whatever_the_screen(opened: Any) -> None:
     tab = opened(PHONE, "dark")
     assert tab.pdf().startswith(b"%PDF")

@@ -81,6 +81,7 @@ ALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_no_letter_is_cut_off_and_no_picture_is_wider_than_its_page(name) -> None:
     figure = ALL[name](runs("even", LONG, *"cdefghijk", LONG + "!"))
