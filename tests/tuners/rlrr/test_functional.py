@@ -260,6 +260,7 @@ def test_activation_checkpointing_changes_nothing():
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sides", "rank", "blocks"), [("both", 1, 3), ("in", 1, 1), ("out", 2, 1)])
 def test_it_compiles_in_one_graph(sides, rank, blocks):
     given = arguments(sides, rank, blocks)
