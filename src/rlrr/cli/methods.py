@@ -74,7 +74,8 @@ def _settings(name: str, kind: type[PeftConfig]) -> dict[str, dict[str, Any]]:
     from rlrr.methods.apply import setting_hints
 
     hints = setting_hints(kind)
-    meanings = {parameter.arg_name: parameter.description or "" for parameter in parse(kind.__doc__ or "").params}
+    documented = [parameter for base in reversed(kind.__mro__) for parameter in parse(base.__doc__ or "").params]
+    meanings = {parameter.arg_name: parameter.description or "" for parameter in documented}
     settings = {}
     for field in fields(kind):
         if field.name in hints:
@@ -132,7 +133,6 @@ def _print(explained: dict[str, Any]) -> None:
         print(f"  {name}: {setting['type']} (default: {default})")
         if setting["meaning"]:
             meaning = re.sub(r"\[([^]]*)\]\([^)]*\)|<[^>]*>", r"\1", setting["meaning"])  # Markdown's links and HTML
-            lines = (
-                2 if explained["config"].startswith("peft:") else 8
-            )  # PEFT's own texts fill pages; --json has the whole
+            # PEFT's own texts fill pages; --json has the whole
+            lines = 2 if explained["config"].startswith("peft:") else 8
             print(textwrap.indent(textwrap.fill(meaning, 94, max_lines=lines, placeholder=" …"), " " * 6))
