@@ -73,7 +73,7 @@ def choose(candidates: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _tune(name: str, plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[float, Record]:
-    """Plan one run by rate, with the first seed."""
+    """Train once at each rate, with the first seed."""
     _check_tests_agree(name, plan)
     records = {}
     for number, rate in enumerate(plan.rates, start=1):
