@@ -56,6 +56,7 @@ def run(options: Any) -> None:
 
 def explain(name: str) -> dict[str, Any]:
     """Describe a method: its row of the table, settings, parameters on ViT-B/16, and abilities."""
+    from rlrr.methods.abilities import abilities
     from rlrr.methods.apply import config_type
 
     kind = config_type(name)
@@ -98,18 +99,6 @@ def _parameters(name: str) -> int:
 
     with torch.device("meta"):
         return parameter_counts(apply_method(timm.create_model(_MODEL, num_classes=10), name))["adapter"]
-
-
-def abilities(name: str) -> dict[str, bool]:
-    """Ask a small adapted model what it can do."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    from rlrr.methods import capabilities
-    from rlrr.methods.apply import apply_method
-
-    small = VisionTransformer(img_size=32, patch_size=16, embed_dim=48, depth=1, num_heads=3, num_classes=2)
-    model = apply_method(small, name)
-    return {ability: getattr(capabilities, ability)(model) for ability in _ABILITIES}
 
 
 def _print(explained: dict[str, Any]) -> None:
