@@ -142,7 +142,7 @@ class ReweightedLayer(AdaptedLayer):
         merged = self.effective(names) if (names := [*self.merged_adapters, *names]) else self.frozen
         if safe and not all(tensor is None or torch.isfinite(tensor).all() for tensor in merged):
             raise ValueError(
-                f"NaNs detected in the merged weights of {self.module_name}. The adapter {names[-1]} seems to be broken"
+                f"NaNs detected in the merged weights. The adapter {names[-1]} seems to be broken in {self.module_name}"
             )
         return merged
 
