@@ -65,7 +65,7 @@ class AffineLayer(ReweightedLayer):
         shape = [len(rows), *[1] * (result.ndim - 1)]
         # features stand in dimension 1 of a convolution's output, in the last of a linear's or a norm's
         shape[2 if isinstance(self.get_base_layer(), nn.Conv2d) else -1] = -1
-        result *= stacked["scale"][rows].to(result.dtype).view(shape)
+        result = result * stacked["scale"][rows].to(result.dtype).view(shape)
         if "shift" in stacked:
             result += stacked["shift"][rows].to(result.dtype).view(shape)
         return result.flatten(0, 1)
