@@ -16,6 +16,7 @@ from rlrr.backbones.families import block_linears, call_fused_linears, classifie
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 from rlrr.hints import expected, fits, is_plain
 from rlrr.methods.table import METHODS, Method
+from rlrr.tuners.targets import check_entries
 
 
 def apply_method(model: nn.Module, method: str, settings: Mapping[str, Any] | None = None) -> nn.Module:
@@ -44,6 +45,8 @@ def apply_method(model: nn.Module, method: str, settings: Mapping[str, Any] | No
     if config.modules_to_save is None:
         config.modules_to_save = classifier_names(model) or None
     try:
+        if type(config).__module__.startswith("peft."):  # ours look themselves
+            check_entries(config, model)
         return get_peft_model(model, config)
     except NoMatchingPeftModuleError as error:
         raise UsageError(

@@ -9,21 +9,20 @@ package:
 - members of `BaseTunerLayer` that are set: `adapter_layer_names`, `other_param_names`, `merged_adapters`,
   `_active_adapter`, `_disable_adapters`; called: `_move_adapter_to_device_of_base_layer`, `_cast_input_dtype`,
   `_get_available_adapters`;
-- of `AuxiliaryTrainingWrapper`: `_adapters`; of `ModulesToSaveWrapper`: `modules_to_save`;
-- the functions `check_adapters_to_merge` and `get_pattern_key`; the word `__base__` for "no adapter".
+- of `AuxiliaryTrainingWrapper`: `_adapters`; of `ModulesToSaveWrapper`: `modules_to_save`, `original_module`;
+- the functions `check_adapters_to_merge`, `check_target_module_exists` and `get_pattern_key`; the word `__base__` for
+  "no adapter".
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, ClassVar, Self
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from timm import layers as timm_layers
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -32,11 +31,15 @@ from rlrr.backbones.families import call_fused_linears, classifier_names, family
 from rlrr.errors import RLRRError
 from rlrr.tuners.config import TunerConfig, check_choice
 from rlrr.tuners.layer import AdaptedLayer
+from rlrr.tuners.mixed import check_can_mix, learn_rows, mixed_batch
 from rlrr.tuners.names import BASE, check_adapter_name
+from rlrr.tuners.plain import holders, is_patched
+from rlrr.tuners.targets import check_entries, targeted
 
 # A subclass with a forward of its own, as a LayerNorm2d or a standardised convolution, computes something else.
 _PLAIN = (nn.Linear, nn.LayerNorm, nn.Conv2d, timm_layers.Linear, timm_layers.LayerNorm, timm_layers.LayerNormFp32)
 _PLAIN_FORWARDS = {kind.forward for kind in _PLAIN}
+_OF_PEFT = ("alora_offsets",)  # what PEFT itself takes of a call
 
 
 class NotMergeableError(RLRRError, NotImplementedError):
@@ -164,6 +167,7 @@ class VisionTuner(BaseTuner):
         return peft_config
 
     def _prepare_model(self, peft_config: TunerConfig, model: nn.Module) -> None:
+        check_entries(peft_config, model)
         if peft_config.target_modules is None:
             peft_config.target_modules = self.default_targets(model, peft_config)
             if peft_config.target_modules is None:
@@ -175,6 +179,8 @@ class VisionTuner(BaseTuner):
             peft_config.layers_to_transform = peft_config.layers_pattern = peft_config.parts = None
             if peft_config.modules_to_save is None:
                 peft_config.modules_to_save = classifier_names(model) or None
+        for name, module in targeted(peft_config, model):  # before anything is changed
+            self._layer_class_of(module, name, peft_config)
         call_fused_linears(model)
 
     def _create_and_replace(
@@ -187,29 +193,47 @@ class VisionTuner(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        if isinstance(target, self.tuner_layer_cls):
-            if type(target) is not self.layer_class(target.base_layer, current_key, peft_config):
-                raise RLRRError(
-                    f"{adapter_name!r} adapts {current_key} in another form than the adapter that is there: give both "
-                    "the same settings, or load them one at a time."
-                )
+        layer_class = self._layer_class_of(target, current_key, peft_config)
+        if isinstance(target, AdaptedLayer):
             target.update_layer(adapter_name, peft_config)
             return
-        if isinstance(target, BaseTunerLayer):
-            raise RLRRError(f"{current_key} is adapted by another method already: merge or unload that one first.")
-        layer_class = self.layer_class(target, current_key, peft_config)
-        if layer_class is None:
-            raise RLRRError(
-                f"{type(peft_config).method} cannot adapt {current_key}, a {type(target).__name__}: leave it out of "
-                "target_modules or name it in exclude_modules."
-            )
         shared = {name: getattr(self, name) for name in self.shared_containers}
         options = self.layer_options(target, current_key)
-        setattr(parent, target_name, layer_class(target, adapter_name, peft_config, current_key, shared, **options))
+        places = holders(self.model, target)  # a module may stand in several
+        layer = layer_class(target, adapter_name, peft_config, current_key, shared, **options)
+        for holder, name in places:
+            setattr(holder, name, layer)
+
+    def _layer_class_of(self, target: nn.Module, name: str, config: TunerConfig) -> type[AdaptedLayer]:
+        """Choose the class of layer for a module, or for what an adapted layer adapts already.
+
+        Raises:
+            RLRRError: the method cannot adapt the module, or not beside what is there.
+        """
+        base = target.base_layer if isinstance(target, self.tuner_layer_cls) else target
+        layer_class = None if isinstance(base, BaseTunerLayer) else self.layer_class(base, name, config)
+        if base is not target and type(target) is not layer_class:
+            raise RLRRError(
+                f"The new adapter adapts {name} in another form than the adapter that is there: give both the same "
+                "settings, or load them one at a time."
+            )
+        if isinstance(base, BaseTunerLayer):
+            raise RLRRError(f"{name} is adapted by another method already: merge or unload that one first.")
+        if layer_class is None:
+            own = " with a forward of its own" if is_patched(base) else ""
+            raise RLRRError(
+                f"{type(config).method} cannot adapt {name}, a {type(base).__name__}{own}: leave it out of "
+                "target_modules or name it in exclude_modules."
+            )
+        layer_class.check_base(base, name)
+        return layer_class
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        # called on unloading: PEFT's own expects every module to have a weight
-        setattr(parent, child_name, new_module)
+        # called on unloading: PEFT's own expects every module to have a weight, and to stand in one place
+        for holder, name in holders(self.model, child) or [(parent, child_name)]:
+            setattr(holder, name, new_module)
+        if isinstance(child, AdaptedLayer):
+            child.released()
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
@@ -229,17 +253,20 @@ class VisionTuner(BaseTuner):
                 "Length of `adapter_names` should be the same as the number of inputs, but got "
                 f"{len(adapter_names)} and {len(images)} respectively."
             )
-        with ExitStack() as hooks:  # so that they go also when forward fails
-            for module in self.modules():
-                if isinstance(module, (AdaptedLayer, AuxiliaryTrainingWrapper)):
-                    hook = partial(_pass_adapter_names, adapter_names=adapter_names)
-                    hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        if not adapter_names:  # of no images
+            yield
+            return
+        check_can_mix(self)
+        inputs = {name: value for name, value in kwargs.items() if name not in _OF_PEFT}
+        if images is not adapter_names and len(set(adapter_names)) > 1:
+            learn_rows(self.model, args, inputs)
+        with mixed_batch(self.model, adapter_names):
             yield
 
 
 def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Tell whether a module is one of these kinds and computes what its kind computes."""
-    return isinstance(module, kinds) and type(module).forward in _PLAIN_FORWARDS
+    return isinstance(module, kinds) and type(module).forward in _PLAIN_FORWARDS and not is_patched(module)
 
 
 def regex_of(names: list[str]) -> str:
@@ -251,12 +278,6 @@ def frozen_norms(model: nn.Module) -> list[nn.Module]:
     """Find the BatchNorms that are not trained, whose statistics no adapter holds: they stay in evaluation mode."""
     norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
     return [norm for norm in norms if not any(parameter.requires_grad for parameter in norm.parameters())]
-
-
-def _pass_adapter_names(
-    module: nn.Module, args: tuple, kwargs: dict[str, Any], adapter_names: list[str]
-) -> tuple[tuple, dict[str, Any]]:
-    return args, {**kwargs, "adapter_names": adapter_names}
 
 
 def _subclasses(layer_class: type[AdaptedLayer]) -> Iterator[type[AdaptedLayer]]:

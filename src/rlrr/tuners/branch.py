@@ -85,15 +85,15 @@ class BranchLayer(AdaptedLayer):
 
         Args:
             x: Input of the layer.
-            adapter_names: Adapters side by side; None for the active ones.
+            adapter_names: Adapters side by side; None for those that act, as in every layer.
         """
-        names = self._present(adapter_names)
+        names = self._acting(adapter_names)
         if not names:
             return torch.zeros_like(self.base_layer(x))
         if self.where == "before":
             return self.base_layer(x + self._update(x, names)) - self.base_layer(x)
-        output, source = self._output_and_source(x)
-        return self._update(source, names).view_as(output)
+        output, added = self._output_and_update(lambda source: self._update(source, names), x)
+        return added.view_as(output)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Refuse: a branch is no change of the frozen weights.
@@ -109,41 +109,59 @@ class BranchLayer(AdaptedLayer):
     def _run(self, update: Callable[[Tensor], Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Any:
         if self.where == "before":
             return self.base_layer(x + update(x), *args, **kwargs)
-        result, source = self._output_and_source(x, *args, **kwargs)
+        result, added = self._output_and_update(update, x, *args, **kwargs)
         output, *rest = result if isinstance(result, tuple) else (result,)  # a transformers block may give a tuple
-        if self.where == "behind":
-            source = output
         # Swin's stream is (batch, tokens, features) inside a block whose output is (batch, height, width, features)
-        output = output + update(source).view_as(output)
+        output = output + added.view_as(output)
         return (output, *rest) if isinstance(result, tuple) else output
 
-    def _output_and_source(self, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
-        """Run the frozen module; give its output and what the branch reads.
+    def _output_and_update(
+        self, update: Callable[[Tensor], Tensor], x: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Any, Tensor]:
+        """Run the frozen module, and the branch on what it reads before the module can write into that.
 
         Raises:
-            RLRRError: the stream inside a block has lost its gradient, as under reentrant checkpointing.
+            RLRRError: the stream inside a block has lost its gradient, as under reentrant checkpointing, or the block
+                writes into it.
         """
+        if self.where == "behind":
+            result = self.base_layer(x, *args, **kwargs)
+            return result, update(result[0] if isinstance(result, tuple) else result)
         if self._reads is None:
-            output = self.base_layer(x, *args, **kwargs)
-            return output, output if self.where == "behind" else x
-        streams, thread = [x], get_ident()
+            added = update(x)
+            return self.base_layer(x, *args, **kwargs), added
+        # With gradients the branch runs after the block: inside, a checkpoint would run it once more than it knows of.
+        later, streams, thread = torch.is_grad_enabled(), [x], get_ident()
+        versions = [None if x.is_inference() or torch.compiler.is_compiling() else x._version]
 
         def keep(module: nn.Module, given: tuple[Tensor, ...]) -> None:
             if get_ident() == thread:  # another thread may run the same block at this moment
-                streams[0] = given[0]
+                streams[0] = given[0] if later else update(given[0])
+                versions[0] = given[0]._version if later and versions[0] is not None else None
 
         # for this call alone, so that nothing is held after it
         hook = self.base_layer.get_submodule(self._reads).register_forward_pre_hook(keep)
         try:
-            output = self.base_layer(x, *args, **kwargs)
+            result = self.base_layer(x, *args, **kwargs)
         finally:
             hook.remove()
-        if torch.is_grad_enabled() and x.requires_grad and not streams[0].requires_grad:
+        (stream,), (version,) = streams, versions
+        if not later and stream is not x:
+            return result, stream
+        if later and x.requires_grad and not stream.requires_grad:
             raise RLRRError(
                 f"The stream inside {self.module_name} has no gradient, as under reentrant gradient checkpointing: "
                 "enable it with gradient_checkpointing_kwargs={'use_reentrant': False}."
             )
-        return output, streams[0]
+        if version is not None and stream._version != version:
+            raise RLRRError(
+                f"{self.module_name} writes into the stream that its branch reads: give the block's additions a tensor "
+                "of their own (x = x + y, not x += y), or leave it out of target_modules."
+            )
+        return result, update(stream)
+
+    def sources(self) -> list[nn.Module]:
+        return [self] if self._reads is None else [self, self.base_layer.get_submodule(self._reads)]
 
     def _update(self, source: Tensor, adapter_names: Sequence[str]) -> Tensor:
         branches = getattr(self, self.adapter_layer_names[0])

@@ -10,8 +10,12 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from rlrr.errors import RLRRError
 from rlrr.tuners.config import TunerConfig
 from rlrr.tuners.names import BASE
+from rlrr.tuners.reading import MIXED, only_facts
+
+_PLAIN_VALUES = (bool, int, float, str, tuple)
 
 
 class AdaptedLayer(nn.Module, BaseTunerLayer):
@@ -62,6 +66,9 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
         self._active_adapter = adapter_name
+        for name in getattr(base_layer, "__constants__", ()):  # such as eps, which other modules read
+            if not hasattr(type(self), name) and isinstance(value := getattr(base_layer, name, None), _PLAIN_VALUES):
+                setattr(self, name, value)
         for name in self.adapter_layer_names:
             if shared and name in shared:
                 self.__dict__[name] = shared[name]  # not as a module: the tuner saves and moves it, once for all layers
@@ -89,12 +96,32 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
         """Make what a new adapter begins with, by container; None, or no entry, where it has nothing there."""
         raise NotImplementedError
 
+    @classmethod
+    def check_base(cls, base_layer: nn.Module, name: str) -> None:
+        """Refuse a module on which this layer would give a wrong answer.
+
+        Args:
+            base_layer: The module.
+            name: Its full name.
+
+        Raises:
+            RLRRError: naming the module and what to do.
+        """
+
+    def released(self) -> nn.Module:
+        """Give the base module, as it was before, to stand in the layer's place."""
+        return self.get_base_layer()
+
+    def sources(self) -> list[nn.Module]:
+        """List the modules whose inputs and outputs the layer splits by sample: itself, and what it reads inside."""
+        return [self]
+
     def forward_mixed(self, x: Tensor, adapter_names: Sequence[str]) -> Tensor:
         """Run each sample under its own adapter.
 
         Args:
             x: (samples * k, ...): windowed attention splits each sample into k consecutive rows.
-            adapter_names: (samples); `__base__`, or an adapter that this layer has not, leaves a sample as it is.
+            adapter_names: (samples), adapters of this layer, at least two; `__base__` leaves a sample as it is.
         """
         raise NotImplementedError
 
@@ -103,13 +130,19 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
         raise NotImplementedError
 
     def delta(self, x: Tensor, adapter_names: Sequence[str] | None = None) -> Tensor:
-        """Compute what adapters add to the base output for `x`; those that are active if none are named."""
+        """Compute what adapters add to the output of `base_layer` for `x`.
+
+        Args:
+            x: Input of the layer.
+            adapter_names: Adapters side by side; None for those that act: none while disabled, and none while merged,
+                as the base layer has them then.
+        """
         raise NotImplementedError
 
     def check_merge(self, adapter_names: list[str] | None = None) -> None:
         """Refuse adapters that must not be merged, such as those whose merged weights are not finite."""
 
-    def forward(self, x: Tensor, *args: Any, adapter_names: list[str] | None = None, **kwargs: Any) -> Any:
+    def forward(self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Run the layer under the active adapters, or each sample under its own of `adapter_names`.
 
         Raises:
@@ -119,13 +152,36 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
             if self.merged:
                 self.unmerge()
             return self.base_layer(x, *args, **kwargs)
+        names = self._acting(None)
         if adapter_names is not None:
-            self._check_mixed(x, adapter_names)
-            return self.forward_mixed(x, adapter_names, *args, **kwargs)
-        names = self._present(None)
-        if self.merged or not names:
+            mixed = self._checked_names(x, adapter_names)
+            if len(set(mixed)) > 1:
+                return self.forward_mixed(x, mixed, *args, **kwargs)
+            if mixed:
+                names = [name for name in mixed[:1] if name != BASE]
+        if not names:
             return self.base_layer(x, *args, **kwargs)
         return self.forward_adapted(x, names, *args, **kwargs)
+
+    @property
+    def weight(self) -> Any:
+        """Give the weight that the layer computes with, for a module that reads it past the layer.
+
+        Where no one weight could act for all, it tells its dtype, shape and device and refuses all else.
+        """
+        return self._read("weight")
+
+    @property
+    def bias(self) -> Any:
+        """Give the bias that the layer computes with, in the same way."""
+        return self._read("bias")
+
+    def _read(self, name: str) -> Any:
+        tensor = getattr(self.get_base_layer(), name)
+        mixed = MIXED.get() is not None and not (self.disable_adapters or self.merged)
+        if not isinstance(tensor, Tensor) or torch.compiler.is_compiling() or not (mixed or self._acting(None)):
+            return tensor
+        return only_facts(tensor, self.module_name)
 
     def learned(self, adapter_name: str) -> dict[str, Any]:
         """Collect what one adapter has learned here, by container without prefix."""
@@ -148,15 +204,26 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
         names = self.active_adapters if adapter_names is None else adapter_names
         return [name for name in names if name in self.configs]
 
-    def _check_mixed(self, x: Tensor, adapter_names: Sequence[str]) -> None:
+    def _acting(self, adapter_names: Sequence[str] | None) -> list[str]:
+        """List the adapters that add to the base output: those named, or the active ones unless disabled or merged."""
+        if adapter_names is None and (self.disable_adapters or self.merged):
+            return []
+        return self._present(adapter_names)
+
+    def _checked_names(self, x: Tensor, adapter_names: Sequence[str]) -> list[str]:
+        """Name the adapter that acts here for each sample of a mixed batch, `__base__` where there is none.
+
+        Raises:
+            ValueError: adapters are merged, or rows cannot be told apart by sample.
+        """
         if self.merged:
             raise ValueError(
                 "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
             )
-        if len(x) % len(adapter_names):
-            raise ValueError(
-                f"An adapted layer got {len(x)} rows for {len(adapter_names)} samples: it cannot tell whose they are."
-            )
+        names = [name if name in self.configs else BASE for name in adapter_names]
+        if len(set(names)) != 1:  # else all rows are alike
+            check_rows(self, x, len(names), self.module_name)
+        return names
 
     def form(self, adapter_name: str) -> tuple[Any, ...]:
         """Tell what two adapters must have in common for their tensors to be stacked."""
@@ -185,6 +252,26 @@ def _flat(learned: Mapping[str, Any]) -> dict[str, Tensor]:
     return flat
 
 
+def check_rows(module: nn.Module, x: Tensor, samples: int, name: str) -> None:
+    """Refuse to split rows by sample where they do not belong to samples, in their order.
+
+    Args:
+        module: An adapted layer or another module with a copy for each adapter.
+        x: What it is given.
+        samples: Number of samples of the batch.
+        name: What to call the module.
+
+    Raises:
+        RLRRError: the number of rows is no multiple of that of samples, or they are known not to belong to samples.
+    """
+    whole = len(x) % samples == 0 if samples else len(x) == 0
+    if not whole or not module.__dict__.get("rows_by_sample", True):
+        raise RLRRError(
+            f"{name} got {len(x)} rows for {samples} samples, and cannot tell whose they are: give a batch one "
+            "adapter, or leave that module out of target_modules."
+        )
+
+
 def by_group(
     x: Tensor, samples: int, groups: Mapping[Any, Sequence[int]], run: Callable[[Any, Tensor, Sequence[int]], Tensor]
 ) -> Tensor:
@@ -195,6 +282,9 @@ def by_group(
         samples: Number of samples.
         groups: Indices of the samples of each group.
         run: Takes a group's key, its rows (members * k, ...) and its indices.
+
+    Raises:
+        RLRRError: the outputs of two groups differ in shape.
     """
     if len(groups) == 1:
         ((key, members),) = groups.items()
@@ -207,6 +297,11 @@ def by_group(
         part = part.unflatten(0, (len(members), -1))
         if result is None:
             result = part.new_empty(samples, *part.shape[1:])
+        if part.shape[1:] != result.shape[1:]:
+            raise RLRRError(
+                f"Adapters of one batch give outputs of different shapes, {tuple(result.shape[2:])} and "
+                f"{tuple(part.shape[2:])}, as with other numbers of classes: run them in batches of their own."
+            )
         result[index] = part
     assert result is not None, "a batch has a sample"
     return result.flatten(0, 1)
@@ -226,4 +321,4 @@ def slots_of(adapter_names: Sequence[str]) -> tuple[list[str], list[int]]:
     return slots, [slots.index(name) for name in adapter_names]
 
 
-__all__ = ["BASE", "AdaptedLayer", "by_group", "grouped", "slots_of"]
+__all__ = ["BASE", "AdaptedLayer", "by_group", "check_rows", "grouped", "slots_of"]

@@ -1,8 +1,9 @@
 """Layers whose adapters amount to another weight and bias: W' and b' in place of the frozen W and b.
 
-Merging keeps references to the frozen weight and bias, so that unmerging is exact and a second adapter meets the
-frozen weight and not one that is merged already. What is learned is float32 even on a half-precision backbone (PEFT's
-default); an effective weight is made in that dtype and used in the backbone's.
+Merging puts other parameters in place of the frozen ones, which the layer keeps: unmerging is exact, a second adapter
+meets the frozen weight and not one that is merged already, and another layer that shares the weight does not change.
+What is learned is float32 even on a half-precision backbone (PEFT's default); an effective weight is made in that dtype
+and used in the backbone's.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import torch
 from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import Tensor, nn
 
+from rlrr.tuners.kept import KeptWeights, is_differentiated
 from rlrr.tuners.layer import AdaptedLayer, by_group, grouped, slots_of
 from rlrr.tuners.names import BASE
+from rlrr.tuners.plain import check_own_weights, move_hooks
+from rlrr.tuners.reading import MIXED
 
 Weights = tuple[Tensor | None, Tensor | None]
 """A weight and a bias; None for one that a layer does not have."""
@@ -34,8 +38,21 @@ class ReweightedLayer(AdaptedLayer):
     trains_by_delta: ClassVar[bool] = False
     """Whether training adds `delta` to the base output, in place of a call with another weight."""
 
-    _frozen: Weights | None = None  # while merged
-    _cached: tuple[Any, Weights, list[Tensor]] | None = None  # see _cached_weights
+    _frozen: tuple[nn.Parameter | None, nn.Parameter | None] | None = None  # while merged
+    _cached: KeptWeights | None = None
+
+    def __init__(self, base_layer: nn.Module, *args: Any, **kwargs: Any) -> None:
+        super().__init__(base_layer, *args, **kwargs)
+        move_hooks(base_layer, self)  # its forward is not called where another weight is used
+
+    @classmethod
+    def check_base(cls, base_layer: nn.Module, name: str) -> None:
+        check_own_weights(base_layer, name)
+
+    def released(self) -> nn.Module:
+        base = super().released()
+        move_hooks(self, base)
+        return base
 
     def reweight(
         self, weight: Tensor | None, bias: Tensor | None, config: Any, learned: Mapping[str, Tensor]
@@ -124,8 +141,9 @@ class ReweightedLayer(AdaptedLayer):
         merged = self._merged(names, safe_merge)
         base = self.get_base_layer()
         if self._frozen is None:
-            self._frozen = tuple(None if p is None else p.data for p in (base.weight, base.bias))
-        self._set_base(*merged)
+            self._frozen = base.weight, base.bias
+        trained = [parameter is not None and parameter.requires_grad for parameter in self._frozen]
+        self._set_base(*(None if t is None else nn.Parameter(t, g) for t, g in zip(merged, trained, strict=True)))
         self.merged_adapters.extend(names)
 
     def check_merge(self, adapter_names: list[str] | None = None) -> None:
@@ -151,26 +169,26 @@ class ReweightedLayer(AdaptedLayer):
         if not self.merged or self._frozen is None:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        like = self.get_base_layer().weight  # the model may have been moved or cast while merged
-        self._set_base(*(None if tensor is None else tensor.to(like) for tensor in self._frozen))
+        like = self.get_base_layer().weight
+        for parameter in self._frozen:
+            if parameter is not None:
+                parameter.data = parameter.data.to(like)  # the model may have been moved or cast while merged
+        self._set_base(*self._frozen)
         self._frozen = None
         self.merged_adapters.clear()
 
-    def _set_base(self, weight: Tensor | None, bias: Tensor | None) -> None:
+    def _set_base(self, weight: nn.Parameter | None, bias: nn.Parameter | None) -> None:
         self._cached = None
         base = self.get_base_layer()
-        for name, value in (("weight", weight), ("bias", bias)):
-            parameter = getattr(base, name)
-            if value is None or parameter is None:
-                setattr(base, name, None if value is None else nn.Parameter(value, requires_grad=False))
-            else:
-                parameter.data = value
+        base.weight, base.bias = weight, bias
 
     def forward_adapted(self, x: Tensor, adapter_names: Sequence[str], *args: Any, **kwargs: Any) -> Tensor:
         x = self._cast_input(x)
         if self.training and self.trains_by_delta:
             return self.base_layer(x, *args, **kwargs) + self.delta(x, adapter_names)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if is_differentiated():
+            if not torch.compiler.is_compiling():
+                self._cached = None  # training may follow, in evaluation mode too
             return self.call_anew(x, adapter_names)
         return self.call_base(x, *self._cached_weights(adapter_names, x.device))
 
@@ -183,9 +201,9 @@ class ReweightedLayer(AdaptedLayer):
 
         Args:
             x: Input of the layer.
-            adapter_names: Adapters side by side; None for the active ones.
+            adapter_names: Adapters side by side; None for those that act, as in every layer.
         """
-        names = self._present(adapter_names)
+        names = self._acting(adapter_names)
         if not names:
             return torch.zeros_like(self.base_layer(x))
         weight, bias = self.frozen
@@ -216,29 +234,33 @@ class ReweightedLayer(AdaptedLayer):
 
     @torch.no_grad()
     def _cached_weights(self, adapter_names: Sequence[str], device: torch.device) -> Weights:
-        """Give the effective weight and bias, made again only if a tensor that goes into them has changed since.
-
-        A change made through `.data` is one that torch does not count: `eval()` after it makes all weights anew.
-        """
-        tensors = [tensor for tensor in self.frozen if tensor is not None]
-        for name in adapter_names:
-            tensors += self.learned(name).values()
-        if any(tensor.is_inference() for tensor in tensors):  # whose changes are not counted
+        """Give the effective weight and bias, made again only if a tensor that goes into them has changed since."""
+        frozen = [tensor for tensor in self.frozen if tensor is not None]
+        learned = [tensor for name in adapter_names for tensor in self.learned(name).values()]
+        if any(tensor.is_inference() for tensor in (*frozen, *learned)):  # whose changes are not counted
             return self._made_weights(adapter_names, device)
-        state = list(adapter_names), [(tensor.data_ptr(), tensor._version) for tensor in tensors]
-        if self._cached is None or self._cached[0] != state:
-            made = self._made_weights(adapter_names, device)
-            # the tensors are held so that no other one comes to stand at their address
-            self._cached = state, made, [tensor.detach() for tensor in tensors]
-            return made
-        return self._cached[1]
+        kept = self._cached  # once: another thread may replace it at this moment
+        if kept is None or not kept.fit(adapter_names, frozen, learned):
+            # described before the weights are made: a change meanwhile is noticed next time
+            kept = KeptWeights(adapter_names, frozen, learned)
+            kept.weights = self._made_weights(adapter_names, device)
+            self._cached = kept
+        return kept.weights
+
+    def _read(self, name: str) -> Any:
+        names = self._acting(None)
+        if not names or MIXED.get() is not None:
+            return super()._read(name)
+        device = next(
+            tensor for tensor in (*self.frozen, *self.learned(names[0]).values()) if tensor is not None
+        ).device
+        make = self._made_weights if is_differentiated() else self._cached_weights
+        weight, bias = make(names, device)
+        return weight if name == "weight" else bias
 
     def forward_mixed(self, x: Tensor, adapter_names: Sequence[str], *args: Any, **kwargs: Any) -> Tensor:
         x = self._cast_input(x)
-        names = [name if name in self.configs else BASE for name in adapter_names]
-        present = set(names)
-        if len(present) == 1:
-            return self.base_layer(x) if names[0] == BASE else self.forward_adapted(x, names[:1])
+        names, present = adapter_names, set(adapter_names)
         separate = self.separates(x, len(present))
         keys = {name: name if name == BASE or separate else self.form(name) for name in present}
 

@@ -99,7 +99,7 @@ def test_stacked_blocks_and_groups_have_input_vectors_of_their_own():
 
 def test_adapters_that_scale_and_that_rescale_do_not_share_a_layer():
     model = adapted(nn.Conv2d(3, 4, 3))
-    with pytest.raises(RLRRError, match="'other' adapts 0 in another form"):
+    with pytest.raises(RLRRError, match="adapts 0 in another form"):
         model.add_adapter("other", RLRRConfig(target_modules=["0"], convolutions="scale"))
 
 

@@ -9,11 +9,11 @@ from torch import multiprocessing
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from rlrr.tuners.rlrr.by_row import rescaled_linear_by_row
 from rlrr.tuners.rlrr.functional import (
     kernel_matrix,
     matrix_kernel,
     rescaled_linear,
-    rescaled_linear_by_row,
     rescaling,
     rescaling_norm,
     sample_rows,

@@ -7,15 +7,16 @@ stacked along `out`, as in a fused qkv, each block may have input vectors of its
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from rlrr.tuners.base import RLRRError
+from rlrr.tuners.kept import is_transformed
 
 _TILE = 2**18  # numbers of a weight: 1 MB of float32
 
@@ -134,7 +135,7 @@ def scale_gradients(
     """Compute the vectors' gradients from that of W': `∂S = ∂W' ⊙ W`, then `∂S scale_inᵀ` and `scale_outᵀ ∂S`.
 
     Args:
-        gradient: (out, in), of W'; it is summed in the vectors' dtype, and may be written into.
+        gradient: (out, in), of W'; it is summed in the vectors' dtype.
         weight: (out, in), frozen.
         scale_out: (out, r) or None.
         scale_in: (r, in), (blocks, r, in) or None.
@@ -174,7 +175,8 @@ def rescaled_linear(
 
     Plain autograd would keep W' and the steps towards it, for every layer of the model. This makes W' again where it
     is needed and reduces its gradient to those of the vectors at once, so that neither outlives the layer's turn.
-    Gradients are those of autograd; they cannot be differentiated again.
+    Gradients are those of autograd. Plain autograd takes the place of this function under torch.func, in forward mode
+    and where gradients are differentiated again.
 
     With `tokens` below 1 those of `scale_out` and `scale_in` are estimated, without bias, from that share of the rows
     of x, and only these are kept (see `sample_rows`); all else stays exact.
@@ -195,10 +197,15 @@ def rescaled_linear(
     """
     x = x.to(product_dtype(x.dtype, x.device))
     added = shift if bias is None else bias if shift is None else bias + shift
-    kept, rows = x.detach().reshape(-1, x.shape[-1]), None
-    if tokens < 1 and x.ndim > 2:
+    if not torch.compiler.is_compiling() and is_transformed():
+        with torch.autocast(x.device.type, enabled=False):
+            form = {"residual": residual, "multiply_weight": multiply_weight}
+            changed = weight + rescaling(weight, scale_out, scale_in, **form)
+            return F.linear(x, changed.to(x.dtype), None if added is None else added.to(x.dtype))
+    kept = rows = None
+    if tokens < 1 and x.ndim > 2 and x.numel():
         rows, weights = sample_rows(x.shape[:-1], tokens, x.device)
-        kept = (kept[rows] * weights).to(kept.dtype)
+        kept = (x.detach().reshape(-1, x.shape[-1])[rows] * weights).to(x.dtype)
     return _RescaledLinear.apply(x, kept, rows, weight, added, scale_out, scale_in, residual, multiply_weight)
 
 
@@ -288,7 +295,7 @@ class _RescaledLinear(torch.autograd.Function):
     @staticmethod
     def forward(
         x: Tensor,
-        kept: Tensor,
+        kept: Tensor | None,  # the rows of x that are drawn; None for all
         rows: Tensor | None,
         weight: Tensor,
         bias: Tensor | None,
@@ -303,37 +310,48 @@ class _RescaledLinear(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, kept, rows, weight, bias, scale_out, scale_in, ctx.residual, ctx.multiply_weight = inputs
+        x, kept, rows, weight, bias, scale_out, scale_in, ctx.residual, ctx.multiply_weight = inputs
         trains_scales = any(ctx.needs_input_grad[5:7])
-        ctx.save_for_backward(kept if trains_scales else None, rows, weight, scale_out, scale_in)
+        ctx.save_for_backward(
+            (x if kept is None else kept) if trains_scales else None, rows, weight, scale_out, scale_in
+        )
         ctx.bias_dtype = None if bias is None else bias.dtype
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kept, rows, weight, scale_out, scale_in = ctx.saved_tensors
         for_x, _, _, _, for_bias, *for_scales, _, _ = ctx.needs_input_grad
         of_x = of_bias = of_out = of_in = changed = None
+        # these gradients are differentiated again, or there are several at once: operations of autograd alone
+        plain = not torch.compiler.is_compiling() and (torch.is_grad_enabled() or is_transformed())
+        if plain and rows is not None:
+            raise RLRRError("Estimated gradients cannot be differentiated again: set gradient_tokens to 1.")
         with torch.autocast(grad.device.type, enabled=False):
             flat = grad.reshape(-1, grad.shape[-1])
             if for_bias:
                 of_bias = flat.sum(0).to(ctx.bias_dtype)
-            used = _used(flat)
+            used = None if plain else _used(flat)
             if for_x:
                 form = ctx.residual, ctx.multiply_weight
-                changed = _changed_weight(weight, scale_out, scale_in, *form, grad.dtype)
+                if plain:
+                    update = rescaling(weight, scale_out, scale_in, residual=form[0], multiply_weight=form[1])
+                    changed = (weight + update).to(grad.dtype)
+                else:
+                    changed = _changed_weight(weight, scale_out, scale_in, *form, grad.dtype)
                 if used is None:
                     of_x = grad @ changed
                 else:
                     of_x = grad.new_zeros(len(flat), weight.shape[1]).index_copy_(0, used, flat[used] @ changed)
                     of_x = of_x.view(*grad.shape[:-1], -1)
             if any(for_scales):
+                kept = kept.reshape(-1, weight.shape[1])
                 if rows is None and used is not None:
                     rows, kept = used, kept[used]
                 columns = (flat if rows is None else flat[rows]).mT
                 if columns.device.type == "cpu" and columns.dtype == torch.bfloat16:
                     columns = columns.contiguous()  # or the product takes up to 1.7 times as long
-                of_weight = torch.mm(columns, kept, out=changed)  # W' is done with: its memory serves again
+                # W' is done with: its memory serves again
+                of_weight = torch.mm(columns, kept, out=None if plain else changed)
                 of_out, of_in = scale_gradients(
                     of_weight, weight, scale_out, scale_in, multiply_weight=ctx.multiply_weight
                 )
@@ -350,51 +368,3 @@ def matrix_kernel(matrix: Tensor, shape: torch.Size) -> Tensor:
     """Make the kernel of that shape, (out, in, kh, kw), from its `kernel_matrix`."""
     out, in_channels, height, width = shape
     return matrix.reshape(out, height, in_channels, width).transpose(1, 2)
-
-
-def rescaled_linear_by_row(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    scale_out: Tensor | None,
-    scale_in: Tensor | None,
-    *,
-    residual: bool = True,
-    multiply_weight: bool = True,
-) -> Tensor:
-    """Compute the linear `x W'ᵀ + bias` where every row has vectors of its own.
-
-    No weight is made: `(S ⊙ W) x = Σ_k s_out_k ⊙ W (s_in_k ⊙ x)`, so that rows of any number of adapters of rank one
-    cost one more product with the frozen weight. Sums are made in place, as memory costs about what the products do.
-
-    Args:
-        x: (rows, ..., in); all tensors are of one dtype.
-        weight: (out, in), shared by all rows.
-        bias: (rows, out), or (out) for all rows, or None.
-        scale_out: (rows, out, r) or None.
-        scale_in: (rows, r, in), (rows, blocks, r, in) or None.
-        residual: as in `rescaling`.
-        multiply_weight: as in `rescaling`.
-
-    Returns:
-        (rows, ..., out).
-    """
-    rows, (out, in_features) = len(x), weight.shape
-    tokens = x.reshape(rows, -1, in_features)
-    if scale_out is None:
-        assert scale_in is not None, "one of the two sides is rescaled"
-        scale_out = x.new_ones(rows, out, scale_in.shape[-2])
-    rank = scale_out.shape[-1]
-    if scale_in is None:
-        scale_in = x.new_ones(rows, rank, in_features)
-    per_block = scale_in.reshape(rows, -1, rank, in_features)
-    blocks = per_block.shape[1]
-    result = F.linear(tokens, weight) if residual else x.new_zeros(rows, tokens.shape[1], out)
-    for block, k in itertools.product(range(blocks), range(rank)):
-        features = slice(block * out // blocks, (block + 1) * out // blocks)
-        vector_in, vector_out = per_block[:, block, k, None], scale_out[:, None, features, k]  # (rows, 1, ...)
-        product = F.linear(tokens * vector_in, weight[features]) if multiply_weight else tokens @ vector_in.mT
-        result[..., features].addcmul_(product, vector_out)
-    if bias is not None:
-        result += bias.view(-1, 1, out)
-    return result.reshape(*x.shape[:-1], out)

@@ -13,11 +13,11 @@ from rlrr.tuners.affine import AffineLayer, combined_scale
 from rlrr.tuners.base import RLRRError
 from rlrr.tuners.reweighted import ReweightedLayer, Weights
 from rlrr.tuners.rlrr import init
+from rlrr.tuners.rlrr.by_row import rescaled_linear_by_row
 from rlrr.tuners.rlrr.config import RLRRConfig
 from rlrr.tuners.rlrr.functional import (
     product_dtype,
     rescaled_linear,
-    rescaled_linear_by_row,
     rescaling,
     rescaling_norm,
 )

@@ -13,6 +13,7 @@ from rlrr.tuners.rlrr.combine import combined_config, combined_module
 from rlrr.tuners.rlrr.config import RLRRConfig
 from rlrr.tuners.rlrr.convolution import Convolution
 from rlrr.tuners.rlrr.layer import Affine, Linear, RLRRLayer
+from rlrr.tuners.targets import check_patterns
 
 
 class RLRRModel(VisionTuner):
@@ -81,6 +82,8 @@ class RLRRModel(VisionTuner):
         family = family_of(model)
         if peft_config.fused_blocks is None:
             peft_config.fused_blocks = dict(family.fused_blocks) if family else {}
+        elif not peft_config.inference_mode:
+            check_patterns("fused_blocks", peft_config.fused_blocks, model)
         if peft_config.convolutions is None:
             peft_config.convolutions = family.convolutions if family else "scale"
         super()._prepare_model(peft_config, model)
