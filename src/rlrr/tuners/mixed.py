@@ -188,4 +188,6 @@ def _choose_modules(
         if not args or any(isinstance(value, Tensor) for value in (*args[1:], *kwargs.values())):
             raise RLRRError(f"A {kind} takes more than one tensor: give a batch one adapter.")
         check_rows(wrapper, args[0], len(names), kind)
-    return by_group(args[0], len(names), groups, run) if args else run(keys[0], *args, members=[])
+    if not args:  # one adapter, and a tensor by name
+        return (wrapper.original_module if keys[0] == BASE else copies[keys[0]])(**kwargs)
+    return by_group(args[0], len(names), groups, run)
