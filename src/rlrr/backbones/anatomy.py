@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
+from rlrr.backbones.kinds import kind_of
 from rlrr.errors import RLRRError, did_you_mean
 
 PARTS = {
@@ -32,6 +33,9 @@ PARTS = {
     "head": "the classifiers",
 }
 """Names of the parts of a model, each with its meaning. No family has all of them."""
+
+WHOLE = ("block", "attn.module", "mlp.module")
+"""Parts that are modules with modules inside; every other part holds linears, norms and convolutions."""
 
 # In some models of a family a part is one of these, with nothing to adapt.
 NEVER_ADAPTED = (nn.Identity, nn.Sequential, nn.AvgPool2d, nn.BatchNorm2d, nn.GroupNorm)
@@ -66,6 +70,8 @@ class Family:
     """Number of projections stacked in one linear, by the linear's name; each gets input vectors of its own."""
     convolutions: Literal["scale", "rescale"] = "scale"
     """Whether convolutions gain a scale and a shift of their output, or their kernels are rescaled as linears are."""
+    generic: bool = False
+    """Whether the parts are told from the kinds of modules of a model that nobody has looked at."""
 
     @property
     def prefix(self) -> str:
@@ -94,9 +100,10 @@ class Family:
         Raises:
             RLRRError: the model has no block of that index, or no such part.
         """
-        names = [item.plain_name for item in walk(model) if not isinstance(item.module, NEVER_ADAPTED)]
+        modules = [(item.plain_name, item.module) for item in walk(model)]
 
         def present(part: str, index: str) -> list[str]:
+            names = [name for name, module in modules if part in WHOLE or kind_of(module)]
             return [path for path in self.paths(part, index) if any(re.fullmatch(self.prefix + path, n) for n in names)]
 
         check_layers(model, self, layers)
@@ -110,7 +117,25 @@ class Family:
                 )
         chosen = [part for part in available if part in (self.adapted if parts is None else parts)]
         index = r"\d+" if layers is None else "(?:" + "|".join(map(str, layers)) + ")"
-        return self.prefix + "(?:" + "|".join(path for part in chosen for path in present(part, index)) + ")"
+        regex = self.prefix + "(?:" + "|".join(path for part in chosen for path in present(part, index)) + ")"
+        if set(chosen) & set(WHOLE):
+            return regex
+        hits = [(name, kind_of(module)) for name, module in modules if re.fullmatch(regex, name)]
+        # in some block a module of this name may be of a kind that cannot be adapted
+        return regex if all(kind for _, kind in hits) else regex_of([name for name, kind in hits if kind])
+
+    def fits(self, model: nn.Module) -> bool:
+        """Tell whether the default adapts something in every block of `model`, and nothing that cannot be adapted."""
+        regex = self.prefix + "(?:" + "|".join(path for part in self.adapted for path in self.paths(part)) + ")"
+        modules = [(item.plain_name, item.module) for item in walk(model)]
+        blocks = [name for name, _ in modules if self.blocks().fullmatch(name)]
+        hits = [
+            (n, module) for n, module in modules if re.fullmatch(regex, n) and not isinstance(module, NEVER_ADAPTED)
+        ]
+        # a module that PEFT trains whole stands in a wrapper
+        names = [name for name, module in hits if kind_of(getattr(module, "original_module", module))]
+        in_every_block = all(any(name.startswith(f"{block}.") for name in names) for block in blocks)
+        return bool(blocks) and len(names) == len(hits) and in_every_block
 
 
 def check_layers(model: nn.Module, family: Family, layers: Sequence[int] | None) -> None:
@@ -123,6 +148,11 @@ def check_layers(model: nn.Module, family: Family, layers: Sequence[int] | None)
         pattern = family.blocks(str(layer))
         if not any(pattern.fullmatch(item.plain_name) for item in walk(model)):
             raise RLRRError(f"layers_to_transform names block {layer}: this {type(model).__name__} has no such block.")
+
+
+def regex_of(names: Sequence[str]) -> str:
+    """Write a regex of exactly these module names."""
+    return "(?:" + "|".join(map(re.escape, names)) + ")"
 
 
 def plain_backbone(model: nn.Module) -> nn.Module:

@@ -10,18 +10,21 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlrr.backbones.anatomy import PARTS, Family, NamedModule, check_layers, plain_backbone, walk
+from rlrr.backbones.by_kind import blocks_of, family_by_kind
 from rlrr.backbones.family_table import (
     BLOCK_NAME,
     BY_CLASS,
     BY_MODEL_TYPE,
     HEADS,
     KINDS,
+    KNOWN_KINDS,
     POSITIONS,
     PREFIX_PARAMETERS,
     RESIZED,
@@ -53,32 +56,32 @@ __all__ = [
 
 
 def family_of(model: nn.Module) -> Family | None:
-    """Return the family of a timm or transformers model, also inside transformers' TimmWrapper; None if unknown."""
+    """Return the family of a timm or transformers model, also inside transformers' TimmWrapper.
+
+    A model of a class without regexes, or with blocks that these do not fit, is described by the kinds of its modules.
+    None for models of other libraries, and for kinds of transformers' models that are not known.
+    """
     backbone = plain_backbone(model)
     model_type = getattr(getattr(backbone, "config", None), "model_type", None) or ""
-    candidates = [BY_CLASS.get(parent.__name__) for parent in type(backbone).__mro__]
-    candidates.append(BY_MODEL_TYPE.get(model_type))
-    for family in candidates:
-        if family is not None and _matching(model, family.blocks()):  # another library may use the same class name
+    names = (*(parent.__name__ for parent in type(backbone).__mro__), model_type)
+    for family in (*map(BY_CLASS.get, names), BY_MODEL_TYPE.get(model_type)):
+        if family is not None and family.fits(model):  # another library may use the same class name
             return family
+    known = next((KNOWN_KINDS[name] for name in names if name in KNOWN_KINDS), None)
+    if hasattr(backbone, "group_matcher") or (model_type and known):
+        return family_by_kind(model, _timm_heads(model) or _named_heads(model), known)
     return None
 
 
 def block_names(model: nn.Module) -> list[str]:
     """Return the full names of the blocks, in order and through all stages.
 
-    The blocks of an unknown family are the groups that timm's model makes of its layers. Elsewhere they are the members
+    The blocks of a timm model of no family are the groups that timm makes of its layers. Elsewhere they are the members
     of every outermost list of like modules that have modules of their own.
     """
     if family := family_of(model):
         return _matching(model, family.blocks())
-    if patterns := _timm_blocks(model):
-        return [
-            item.name
-            for item in walk(model)
-            if any(pattern.fullmatch(item.plain_name) for pattern in patterns) and any(item.module.children())
-        ]
-    return _blocks_of_lists(model)
+    return [item.name for item in blocks_of(model)]
 
 
 def stage_depth(model: nn.Module) -> int:
@@ -129,17 +132,19 @@ def block_linears(model: nn.Module) -> list[str] | str:
 
 
 def classifier_names(model: nn.Module) -> list[str]:
-    """Return the full names of the classifiers that hold weights: those that timm names, else those of the family."""
-    get_classifier: Any = getattr(plain_backbone(model), "get_classifier", None)
-    if get_classifier is not None:
-        classifier = get_classifier()
-        heads = classifier if isinstance(classifier, tuple) else (classifier,)  # two, if distilled
-        names = [name for name, module in model.named_modules() if any(module is head for head in heads)]
-    else:
-        family = family_of(model)
-        names = list(family.heads) if family else []
+    """Return the full names of the modules of the classifiers that hold weights.
+
+    The classifiers are those that timm names, else those of the family. A classifier of several modules, such as a norm
+    and a linear, is named module by module, as PEFT takes back only modules with a weight. A BatchNorm in it stays as
+    it is: its statistics are no trained tensors.
+    """
+    if hasattr(plain_backbone(model), "get_classifier"):
+        return _timm_heads(model)
+    family = family_of(model)
     modules = dict(model.named_modules())
-    return [name for name in modules if name in names and next(modules[name].parameters(), None) is not None]
+    return [
+        path for name in (family.heads if family else ()) if name in modules for path in _weighted(name, modules[name])
+    ]
 
 
 def call_fused_linears(model: nn.Module) -> None:
@@ -237,43 +242,25 @@ def _default_targets(model: nn.Module) -> list[NamedModule]:
     return [item for item in walk(model) if pattern.fullmatch(item.plain_name)]
 
 
-def _timm_blocks(model: nn.Module) -> list[re.Pattern[str]]:
-    """Return patterns of the names of blocks, from the groups that a timm model makes of its layers.
-
-    In the result of `group_matcher`, a regex has a suffix where it puts a module into the group of a neighbour.
-    """
-    group_matcher: Any = getattr(plain_backbone(model), "group_matcher", None)
-    groups = group_matcher() if group_matcher is not None else None
-    if not isinstance(groups, Mapping):
+def _timm_heads(model: nn.Module) -> list[str]:
+    """Return the full names of the modules with weights in the classifiers of timm, with VOLO's second one."""
+    backbone: Any = plain_backbone(model)
+    if not hasattr(backbone, "get_classifier"):
         return []
-    prefix = re.escape("timm_model.") if plain_backbone(model) is not model else ""
-    regexes: list[str] = []
-    for group, rules in groups.items():
-        if group.startswith("stem") or rules is None:
-            continue
-        for regex, suffix in [(rules, None)] if isinstance(rules, str) else rules:
-            if suffix is None and re.compile(regex).groups:  # the groups of the regex are indices
-                regexes.append(regex)
-    return [re.compile(prefix + regex.removeprefix("^")) for regex in regexes]
+    classifier = backbone.get_classifier()
+    heads = [*(classifier if isinstance(classifier, tuple) else (classifier,)), getattr(backbone, "aux_head", None)]
+    found = [(name, module) for name, module in model.named_modules() if any(module is head for head in heads)]
+    return [path for name, module in found for path in _weighted(name, module)]
 
 
-def _blocks_of_lists(model: nn.Module) -> list[str]:
-    """Return the members of every outermost list of like modules that have modules of their own."""
-    modules = list(walk(model))
-    blocks: list[NamedModule] = []
-    for item in modules:
-        inside_a_block = item.plain_name.startswith(tuple(f"{block.plain_name}." for block in blocks))
-        if inside_a_block or not isinstance(item.module, (nn.Sequential, nn.ModuleList)):
-            continue
-        prefix = f"{item.plain_name}." if item.plain_name else ""
-        members = [
-            member
-            for member in modules
-            if member is not item
-            and member.plain_name.startswith(prefix)
-            and "." not in member.plain_name.removeprefix(prefix)
-        ]
-        alike = len(members) > 1 and len({type(member.module) for member in members}) == 1
-        if alike and all(any(member.module.children()) for member in members):
-            blocks += members
-    return [block.name for block in blocks]
+def _named_heads(model: nn.Module) -> list[str]:
+    return [name for name, _ in model.named_children() if name in HEADS]
+
+
+def _weighted(name: str, module: nn.Module) -> list[str]:
+    """Return the names of the outermost modules with weights of their own, in a classifier."""
+    if isinstance(module, _BatchNorm):
+        return []
+    if hasattr(module, "modules_to_save") or next(module.parameters(recurse=False), None) is not None:
+        return [name]
+    return [path for child, inner in module.named_children() for path in _weighted(f"{name}.{child}", inner)]

@@ -8,6 +8,8 @@ leave them as they are.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from rlrr.backbones.anatomy import Family
 
@@ -91,6 +93,77 @@ BY_CLASS = {"VisionTransformer": _TIMM_VIT, "SwinTransformer": _TIMM_SWIN, "ResN
 
 BY_MODEL_TYPE = {name: _TRANSFORMERS_VIT for name in _MODEL_TYPES}
 """Families by the `model_type` of transformers."""
+
+
+@dataclass(frozen=True)
+class KnownKind:
+    """What is known of a family whose parts are told from the kinds of its modules (`rlrr.backbones.by_kind`)."""
+
+    fused_blocks: Mapping[str, int] = field(default_factory=dict)
+    """Number of projections stacked one after the other in one linear, by the linear's name."""
+    left_out: str | None = None
+    """Regex of the names of modules that do not act on the logits."""
+
+
+_STACKED_QKV = KnownKind({"qkv": 3})
+KNOWN_KINDS = {
+    **dict.fromkeys(
+        (
+            "Beit",
+            "Cait",
+            "Eva",
+            "Hiera",
+            "HieraDet",
+            "MultiScaleVit",
+            "NaFlexVit",
+            "VisionTransformer",  # with parallel blocks, which have no attn and mlp of these names
+            "VisionTransformerRelPos",
+            "VisionTransformerSAM",
+            "Xcit",
+            "hiera",
+        ),
+        _STACKED_QKV,
+    ),
+    "PyramidVisionTransformerV2": KnownKind({"kv": 2}),
+    **dict.fromkeys(
+        (
+            "ConvNeXt",
+            "MaxxVit",
+            "ResNet",  # with split or selective attention
+            "SwinTransformerV2",
+            "SwinTransformerV2Cr",
+            "TinyVit",
+            "beit",
+            "convnext",
+            "convnextv2",
+            "dinov3_convnext",
+            "dinov3_vit",
+            "siglip",
+            "siglip_vision_model",
+            "swin",
+            "swinv2",
+        ),
+        KnownKind(),
+    ),
+    **dict.fromkeys(
+        ("clip", "clip_vision_model", "metaclip_2", "metaclip_2_vision_model"), KnownKind(left_out=r"post_layernorm$")
+    ),
+}
+"""Families without regexes of their own: by the class of a timm model, or by the `model_type` of transformers."""
+
+# Names by which the parts of models without regexes are told.
+ATTENTION = re.compile(r"(?:^|\.)(?:\w*attn\w*|\w*attention\w*|token_mixer\w*|xca)(?:\.|$)")
+MLP = re.compile(r"(?:^|\.)(?:mlp\w*|ffn\w*)$")
+BETWEEN_STAGES = re.compile(r"down_?sampl|reduction|transition")
+PATCHES = re.compile(r"patch_?emb|embeds?\b|embeddings")
+STAGE = re.compile(r"(?:^|\.)(?:\w*stages|layers|levels)\.\d+$")
+LISTS_OF_BLOCKS = re.compile(r"\w*blocks\w*|layers?|stages")
+
+NOT_OF_IMAGES = re.compile(
+    r"(?:^|\.)(?:cpb_mlp|meta_mlp|rel_pos\w*|pos_emb\w*|rope\w*|rotary\w*|attn_pool|AuxLogits|aux\w*|head_dist"
+    r"|text_model|text_projection|visual_projection|pooler|head\.(?:attention|layernorm|mlp)|decoder)(?:\.|$)"
+)
+"""Modules whose rows are not images but positions or words, and heads beside the classifier."""
 
 PREFIX_PARAMETERS = ("cls_token", "distillation_token", "register_tokens")
 """Names of the prefix tokens in transformers' models; timm's models have `num_prefix_tokens`."""

@@ -103,10 +103,11 @@ def load_backbone(
         skeleton = _skeleton(arguments)
     except Exception as error:  # every family refuses an option in its own way
         raise UsageError(f"timm cannot build {name} like this: {weights_files.brief(error)}.") from error
-    if image_size is not None and "img_size" in arguments:
-        _check_image_size(name, image_size, skeleton.feature_info[-1]["reduction"])
     config = pretrained_config(name, arguments.pop("pretrained_cfg"), own_terms=weights == name)
-    image_size = image_size or config["input_size"][-1]
+    own_size = config["input_size"][-1]
+    if image_size is not None and image_size != own_size and "img_size" in arguments:
+        _check_image_size(name, image_size, skeleton)
+    image_size = image_size or own_size
     data_config = timm.data.resolve_data_config({"img_size": image_size}, pretrained_cfg=config)
     data_config = override(data_config, preprocessing or {})
     model = _with_weights(name, arguments, config, weights, skeleton)
@@ -189,7 +190,9 @@ def _skeleton(arguments: dict[str, Any]) -> Any:
         return timm.create_model(**{key: value for key, value in arguments.items() if key != "img_size"})
 
 
-def _check_image_size(name: str, image_size: int, stride: int) -> None:
+def _check_image_size(name: str, image_size: int, skeleton: Any) -> None:
+    """Refuse a size that the patches do not divide; a model's own size is right as it is."""
+    stride = skeleton.feature_info[-1]["reduction"] if hasattr(skeleton, "feature_info") else 1
     if image_size < stride or image_size % stride:
         below = image_size // stride * stride
         near = " or ".join(str(size) for size in (below, below + stride) if size >= stride)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_c
 
     Args:
         model: A timm model without an adapter, which is put in evaluation mode. A bias that merging added, where timm
-            has none, is moved into the norm before or after it.
+            has none, is moved into the norm before or after it, or into the biases that an attention holds apart.
         folder: A folder that does not exist, or is empty.
         classes: Class names, recorded as the labels.
         data_config: The preprocessing the model was trained with, recorded as timm's.
@@ -70,7 +70,9 @@ def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_c
 
 
 def _move_extra_biases(model: nn.Module, extra: Set[str], input_size: Sequence[int]) -> None:
-    """Move biases that merging added to layers without a bias into the norms beside them, where the function stays.
+    """Move biases that merging added to layers without a bias to where timm has a place, where the function stays.
+
+    That is a norm before or after the layer, or the biases of queries and values that BEiT and EVA hold apart.
 
     Args:
         model: The merged model, which is put in evaluation mode.
@@ -85,6 +87,40 @@ def _move_extra_biases(model: nn.Module, extra: Set[str], input_size: Sequence[i
         norm = getattr(model.get_submodule(name.rpartition(".")[0]), "norm", None)
         if name.endswith("reduction") and isinstance(layer, nn.Linear) and isinstance(norm, nn.LayerNorm):
             _move_into_layer_norm(layer, norm)
+    attentions = {
+        name.rpartition(".")[0]: layer
+        for name, layer in layers.items()
+        if name.endswith("qkv") and layer.bias is not None
+    }
+    _move_into_attentions(model, attentions, input_size)
+
+
+def _move_into_attentions(model: nn.Module, linears: Mapping[str, Any], input_size: Sequence[int]) -> None:
+    """Move the bias of a fused qkv into `q_bias` and `v_bias` of its attention.
+
+    A shift of all keys changes no plain softmax, and is dropped. It acts where keys are rotated or normalised.
+
+    Args:
+        model: The merged model.
+        linears: The qkv linears, by the name of their attention.
+        input_size: Shape (C, H, W) of an image.
+    """
+    pairs = [(model.get_submodule(name), linear) for name, linear in linears.items()]
+    apart = [pair for pair in pairs if isinstance(getattr(pair[0], "q_bias", None), nn.Parameter)]
+    if not apart:
+        return
+    images = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(0)).to(apart[0][1].weight)
+    biases = [linear.bias for _, linear in apart]
+    with torch.no_grad():
+        before = model.eval()(images)
+        for sign in (1, -1):  # and back, if the function changes
+            for (attention, linear), bias in zip(apart, biases, strict=True):
+                query, _, value = bias.chunk(3)
+                attention.q_bias += sign * query
+                attention.v_bias += sign * value
+                linear.register_parameter("bias", None if sign == 1 else bias)
+            if sign == 1 and torch.allclose(model(images), before, rtol=0, atol=1e-4 * before.abs().max().item()):
+                return
 
 
 def _batch_norms_after(model: nn.Module, layers: Iterable[nn.Module], input_size: Sequence[int]) -> list[Any]:

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlrr.backbones.kinds import CHANNELS_FIRST, RMS_NORMS
 from rlrr.tuners.reweighted import ReweightedLayer, Weights
 
 
 class AffineLayer(ReweightedLayer):
-    """A linear, LayerNorm or 2-d convolution with output `z * scale + shift`: W' = scale W, b' = scale b + shift.
+    """A linear, norm or 2-d convolution with output `z * scale + shift`: W' = scale W, b' = scale b + shift.
 
     For each adapter: `scale` and `shift`, (features), which cost no further pass over the output; those of a norm over
-    several dimensions are flat. A subclass names both containers in `adapter_layer_names`, in this order, and gives
-    `start`.
+    several dimensions are flat, and an RmsNorm, which has no bias to hold a shift, has a scale alone. A subclass names
+    both containers in `adapter_layer_names`, in this order, and gives `start`.
     """
 
     neutral = {"scale": 1, "shift": 0}  # noqa: RUF012
@@ -30,6 +31,13 @@ class AffineLayer(ReweightedLayer):
             self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         else:
             self.in_features = self.out_features = math.prod(base_layer.normalized_shape)
+        if not self.holds_shift:
+            base_layer.register_parameter("bias", None)  # as a LayerNorm without bias has it
+
+    @property
+    def holds_shift(self) -> bool:
+        """Whether the base layer can hold a shift."""
+        return not isinstance(self.get_base_layer(), RMS_NORMS)
 
     def reweight(
         self, weight: Tensor | None, bias: Tensor | None, config: Any, learned: Mapping[str, Tensor]
@@ -60,13 +68,22 @@ class AffineLayer(ReweightedLayer):
             return F.linear(x, weight, bias)
         if isinstance(base, nn.Conv2d):
             return base._conv_forward(x, weight, bias)
+        if not isinstance(base, CHANNELS_FIRST):
+            return self._normalize(x, weight, bias)
+        return self._normalize(x.movedim(1, -1), weight, bias).movedim(-1, 1)
+
+    def _normalize(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        base: Any = self.get_base_layer()
+        if isinstance(base, RMS_NORMS):
+            return F.rms_norm(x, base.normalized_shape, weight, base.eps)
         return F.layer_norm(x, base.normalized_shape, weight, bias, base.eps)
 
     def forward_per_sample(self, x: Tensor, stacked: Mapping[str, Tensor], rows: Tensor, config: Any) -> Tensor:
         output = self.base_layer(x).unflatten(0, (len(rows), -1))
         base: Any = self.get_base_layer()
-        # features stand in dimension 1 of a convolution's output, in the last of a linear's or a norm's
-        features = (-1, 1, 1) if isinstance(base, nn.Conv2d) else getattr(base, "normalized_shape", (-1,))
+        # features stand in dimension 1 of a convolution's output, in the last of a linear's or of most norms'
+        first = isinstance(base, (nn.Conv2d, *CHANNELS_FIRST))
+        features = (-1, 1, 1) if first else getattr(base, "normalized_shape", (-1,))
         shape = (len(rows), *[1] * (output.ndim - 1 - len(features)), *features)
         scale, shift = (
             stacked[name][rows].to(output.dtype).view(shape) if name in stacked else None for name in ("scale", "shift")

@@ -16,6 +16,7 @@ package:
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,11 +24,12 @@ from itertools import chain
 from typing import Any, ClassVar, Self
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from timm import layers as timm_layers
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rlrr.backbones.anatomy import Family, regex_of, walk
 from rlrr.backbones.families import call_fused_linears, classifier_names, family_of, module_names
+from rlrr.backbones.kinds import CONVOLUTIONS, LINEARS, NORMS
 from rlrr.errors import RLRRError
 from rlrr.tuners.config import TunerConfig, check_choice
 from rlrr.tuners.layer import AdaptedLayer
@@ -36,10 +38,12 @@ from rlrr.tuners.names import BASE, check_adapter_name
 from rlrr.tuners.plain import holders, is_patched
 from rlrr.tuners.targets import check_entries, targeted
 
-# A subclass with a forward of its own, as a LayerNorm2d or a standardised convolution, computes something else.
-_PLAIN = (nn.Linear, nn.LayerNorm, nn.Conv2d, timm_layers.Linear, timm_layers.LayerNorm, timm_layers.LayerNormFp32)
+# A subclass with a forward of its own, as a standardised convolution, computes something else.
+_PLAIN = (*LINEARS, *NORMS, *CONVOLUTIONS)
 _PLAIN_FORWARDS = {kind.forward for kind in _PLAIN}
 _OF_PEFT = ("alora_offsets",)  # what PEFT itself takes of a call
+
+logger = logging.getLogger(__name__)
 
 
 class NotMergeableError(RLRRError, NotImplementedError):
@@ -90,13 +94,32 @@ class VisionTuner(BaseTuner):
         family = family_of(model)
         layers = config.layers_to_transform
         layers = [layers] if isinstance(layers, int) else layers
-        if self.default_parts is None:
-            return None if family is None else family.target_modules(model, layers, config.parts)
+        if family is not None and family.generic:
+            logger.warning(
+                "%s has no default of its own in rlrr: what is adapted is chosen by the kinds of its modules.",
+                type(model).__name__,
+            )
+        parts = self.parts_of(family)
+        if parts is None:
+            return (
+                None
+                if family is None
+                else self._adaptable(model, family.target_modules(model, layers, config.parts), config)
+            )
         for part in config.parts or ():
-            check_choice("parts", part, self.default_parts)
-        parts = config.parts or self.default_parts
+            check_choice("parts", part, self.default_parts or ())
         names = [name for part in parts for name in module_names(model, part, layers)]
-        return regex_of(names) if names else None
+        return self._adaptable(model, regex_of(names), config) if names else None
+
+    def parts_of(self, family: Family | None) -> tuple[str, ...] | None:
+        """Name the parts of a family that are adapted by default; None for those that the family names itself."""
+        return self.default_parts
+
+    def _adaptable(self, model: nn.Module, regex: str, config: Any) -> str | None:
+        """Give the regex of those modules that the method adapts; None if there are none."""
+        hits = [item for item in walk(model) if re.fullmatch(regex, item.name) or re.fullmatch(regex, item.plain_name)]
+        names = [item.name for item in hits if self.layer_class(item.module, item.name, config)]
+        return regex if len(names) == len(hits) else regex_of(names) if names else None
 
     def within(self, name: str, part: str) -> str | None:
         """Find the module of a part inside the module of a full name: its name from there; None if there is not one."""
@@ -172,8 +195,8 @@ class VisionTuner(BaseTuner):
             peft_config.target_modules = self.default_targets(model, peft_config)
             if peft_config.target_modules is None:
                 raise RLRRError(
-                    f"There are no default target modules for {type(model).__name__}: name them in target_modules, "
-                    "a regex of full module names, such as '.*(qkv|proj|fc1|fc2)'."
+                    f"There are no default target modules for {type(model).__name__} with {type(peft_config).method}: "
+                    "name them in target_modules, a regex of full module names, such as '.*(qkv|proj|fc1|fc2)'."
                 )
             # now part of the regex
             peft_config.layers_to_transform = peft_config.layers_pattern = peft_config.parts = None
@@ -269,11 +292,6 @@ def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     return isinstance(module, kinds) and type(module).forward in _PLAIN_FORWARDS and not is_patched(module)
 
 
-def regex_of(names: list[str]) -> str:
-    """Write a regex of exactly these module names."""
-    return "(?:" + "|".join(map(re.escape, names)) + ")"
-
-
 def frozen_norms(model: nn.Module) -> list[nn.Module]:
     """Find the BatchNorms that are not trained, whose statistics no adapter holds: they stay in evaluation mode."""
     norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
@@ -287,6 +305,8 @@ def _subclasses(layer_class: type[AdaptedLayer]) -> Iterator[type[AdaptedLayer]]
 
 
 __all__ = [
+    "NORMS",
+    "Family",
     "NotMergeableError",
     "RLRRError",
     "VisionTuner",

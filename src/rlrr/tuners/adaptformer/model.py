@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from rlrr.tuners.adaptformer.layer import AdaptFormerLayer
+from rlrr.tuners.base import Family
 from rlrr.tuners.branch import BranchTuner, features
 from rlrr.tuners.layer import AdaptedLayer
 
@@ -30,6 +31,14 @@ class AdaptFormerModel(BranchTuner):
 
     def layer_class(self, base_layer: nn.Module, name: str, config: Any) -> type[AdaptedLayer] | None:
         return AdaptFormerLayer if all(features(base_layer)) else None
+
+    def parts_of(self, family: Family | None) -> tuple[str, ...] | None:
+        """Stand beside the block where its residual stream is known, else beside the MLP that takes tokens."""
+        if family is None or "mlp_norm" in family.modules:
+            return self.default_parts
+        if "mlp.module" in family.modules:
+            return ("mlp.module",)
+        return () if "conv" in family.modules else self.default_parts
 
     def layer_options(self, base_layer: nn.Module, name: str) -> dict[str, Any]:
         return {"reads": self.within(name, "mlp_norm")}

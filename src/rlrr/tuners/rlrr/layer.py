@@ -187,7 +187,7 @@ class Linear(Rescaled):
 
 
 class Affine(RLRRLayer, AffineLayer):
-    """A LayerNorm or convolution whose output gains a scale and a shift per feature (the paper's use of SSF).
+    """A norm or convolution whose output gains a scale and a shift per feature (the paper's use of SSF).
 
     For each adapter: `rlrr_scale` and `rlrr_shift`, (features).
     """
@@ -196,7 +196,8 @@ class Affine(RLRRLayer, AffineLayer):
     neutral = AffineLayer.neutral
 
     def start(self, config: RLRRConfig) -> Mapping[str, Tensor | None]:
-        return dict(zip(self.adapter_layer_names, init.affine(config, self.out_features), strict=True))
+        scale, shift = init.affine(config, self.out_features)
+        return {"rlrr_scale": scale, "rlrr_shift": shift if self.holds_shift else None}
 
     def combined(self, adapters: Sequence[str], weights: Sequence[float], exact: bool) -> Mapping[str, Tensor | None]:
         scale = combined_scale(self._vectors("rlrr_scale", adapters), weights)

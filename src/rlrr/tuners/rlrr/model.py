@@ -7,7 +7,7 @@ from typing import Literal
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
-from rlrr.tuners.base import RLRRError, VisionTuner, family_of, is_plain
+from rlrr.tuners.base import NORMS, RLRRError, VisionTuner, family_of, is_plain
 from rlrr.tuners.layer import AdaptedLayer
 from rlrr.tuners.rlrr.combine import combined_config, combined_module
 from rlrr.tuners.rlrr.config import RLRRConfig
@@ -20,7 +20,7 @@ class RLRRModel(VisionTuner):
     """A backbone with RLRR adapters (Dong et al., CVPR 2024, arXiv 2403.19067).
 
     Args:
-        model: Any model with linears, LayerNorms or convolutions.
+        model: Any model with linears, norms or convolutions.
         config: Settings of the adapter.
         adapter_name: Name of the adapter.
 
@@ -37,7 +37,7 @@ class RLRRModel(VisionTuner):
             return Linear
         if is_plain(base_layer, nn.Conv2d) and config.convolutions == "rescale":
             return Convolution
-        return Affine if is_plain(base_layer, nn.LayerNorm, nn.Conv2d) else None
+        return Affine if is_plain(base_layer, *NORMS, nn.Conv2d) else None
 
     def add_weighted_adapter(
         self,

@@ -15,7 +15,7 @@ SPREADS = {"paper": 0.02, True: 0.0, False: 0.2}
 
 
 class SSFLayer(AffineLayer):
-    """A linear, LayerNorm or convolution whose output z becomes `z * scale + shift` (arXiv 2210.08823, Eq. 3).
+    """A linear, norm or convolution whose output z becomes `z * scale + shift` (arXiv 2210.08823, Eq. 3).
 
     For each adapter: `ssf_scale` and `ssf_shift`, (features).
     """
@@ -23,7 +23,7 @@ class SSFLayer(AffineLayer):
     prefix = "ssf_"
     adapter_layer_names = ("ssf_scale", "ssf_shift")
 
-    def start(self, config: SSFConfig) -> Mapping[str, Tensor]:
+    def start(self, config: SSFConfig) -> Mapping[str, Tensor | None]:
         spread = SPREADS[config.init_weights]
         noise = spread * torch.randn(2, self.out_features)
-        return {"ssf_scale": 1 + noise[0], "ssf_shift": noise[1].clone()}
+        return {"ssf_scale": 1 + noise[0], "ssf_shift": noise[1].clone() if self.holds_shift else None}

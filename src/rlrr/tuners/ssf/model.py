@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from rlrr.tuners.base import VisionTuner, is_plain
+from rlrr.tuners.base import NORMS, VisionTuner, is_plain
 from rlrr.tuners.layer import AdaptedLayer
 from rlrr.tuners.ssf.layer import SSFLayer
 
@@ -15,7 +15,7 @@ class SSFModel(VisionTuner):
     """A backbone with SSF adapters (Lian et al., NeurIPS 2022, arXiv 2210.08823).
 
     Args:
-        model: Any model with linears, LayerNorms or convolutions.
+        model: Any model with linears, norms or convolutions.
         config: Settings of the adapter.
         adapter_name: Name of the adapter.
 
@@ -28,4 +28,4 @@ class SSFModel(VisionTuner):
     tuner_layer_cls = SSFLayer
 
     def layer_class(self, base_layer: nn.Module, name: str, config: Any) -> type[AdaptedLayer] | None:
-        return SSFLayer if is_plain(base_layer, nn.Linear, nn.LayerNorm, nn.Conv2d) else None
+        return SSFLayer if is_plain(base_layer, nn.Linear, *NORMS, nn.Conv2d) else None
