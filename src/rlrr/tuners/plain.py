@@ -38,6 +38,8 @@ def check_own_weights(module: nn.Module, name: str) -> None:
         RLRRError: a merged adapter would be lost there, or none can be merged.
     """
     for tensor in ("weight", "bias"):
+        if not hasattr(module, tensor):  # as the bias of an RmsNorm
+            continue
         parameter = module._parameters.get(tensor)
         if tensor not in module._parameters or getattr(module, tensor) is not parameter:
             raise RLRRError(
