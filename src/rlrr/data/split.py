@@ -73,6 +73,11 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     return split.subset(np.flatnonzero(~held).tolist()), split.subset(np.flatnonzero(held).tolist())
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun: "1 image", "3 images", "2 classes"."""
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 def enumerated(names: Sequence[str], most: int = 20) -> str:
     """Join names for a message, the first `most` of them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
