@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rlrr.data import Split, load_data
-from rlrr.data.digest import contents, data_digest
+from rlrr.data.digest import data_digest
 from rlrr.errors import RLRRError
 
 PIXELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -94,9 +94,3 @@ def test_it_stays_the_same_from_version_to_version() -> None:
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(RLRRError, match=r"Cannot read .*gone\.png: No such file.* Restore or remove it"):
         digest(tmp_path / "gone.png")
-
-
-def test_a_file_that_cannot_be_read_may_be_skipped_and_still_counts(tmp_path: Path) -> None:
-    gone = Split([tmp_path / "gone.png", b"x"], [0, 1], ["a", "b"])
-    assert contents(gone, "skip")[0] == ""
-    assert data_digest(gone, bad_images="skip") != data_digest(gone.subset([1]), bad_images="skip")

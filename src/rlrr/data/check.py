@@ -22,8 +22,9 @@ from rlrr.data.dataset import Split
 from rlrr.data.decode import decode
 from rlrr.data.pipeline import Preparation
 from rlrr.data.rgb import LARGEST
-from rlrr.data.split import counted, enumerated
+from rlrr.data.split import enumerated
 from rlrr.errors import RLRRError
+from rlrr.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +137,6 @@ def _refuse_losses(split: Split, kept: Split, what: str) -> None:
     if what == "train" and (lost := set(split.labels) - set(kept.labels)):
         examples = [split.names[list(split.labels).index(label)] for label in sorted(lost)]
         raise RLRRError(
-            f"Skipping bad images leaves {counted(len(lost), 'class')} of train without any, "
+            f"Skipping bad images leaves {counted(len(lost), 'class', 'classes')} of train without any, "
             f"as of {enumerated(examples)}: repair or add images, or remove the classes."
         )

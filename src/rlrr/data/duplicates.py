@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from rlrr.data.dataset import Split
-from rlrr.data.digest import contents
+from rlrr.data.digest import UNREADABLE, image_digests
 
 logger = logging.getLogger(__name__)
 
@@ -23,17 +23,18 @@ class Duplicates:
 
     def __init__(self) -> None:
         self.found: list[dict[str, Any]] = []
-        self._first: dict[str, dict[tuple[str, int], str]] = {}  # by content: an image's name by split and label
+        self._first: dict[str, dict[tuple[str, int], str]] = {}  # by digest: an image's name by split and label
 
     def add(self, name: str, split: Split) -> None:
         """Compare the images of a split with each other and with all that were added before, and warn of duplicates."""
         counts: Counter[tuple[str, tuple[str, ...]]] = Counter()
         examples: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-        for content, label, image in zip(contents(split, "skip"), split.labels, split.names, strict=True):
-            if not content:  # it cannot be read, which is said elsewhere
+        digests = image_digests(split, skip_unreadable=True)
+        for digest, label, image in zip(digests, split.labels, split.names, strict=True):
+            if digest == UNREADABLE:  # which is said elsewhere
                 continue
-            earlier = self._first.setdefault(content, {})
-            same = {}
+            earlier = self._first.setdefault(digest, {})
+            same: dict[tuple[str, tuple[str, ...]], str] = {}
             for (other_split, other_label), other in earlier.items():
                 same.setdefault(("within", (name,)) if other_split == name else ("between", (other_split, name)), other)
                 if other_label != label:

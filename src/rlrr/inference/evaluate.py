@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from unicodedata import normalize
 
 import numpy as np
 
@@ -177,11 +178,12 @@ def _choose(data: ImageData, name: str | None) -> tuple[Split, str]:
 
 def _relabel(split: Split, data: ImageData, classifier: Classifier) -> Split:
     """Relabel a split with the classifier's indices, by class name."""
-    unknown = sorted(set(data.classes) - set(classifier.classes))
+    known, named = ([normalize("NFC", name) for name in names] for names in (classifier.classes, data.classes))
+    unknown = sorted(set(named) - set(known))
     if unknown:
         raise RLRRError(
             f"{data.name} has classes that the run does not know ({enumerated(unknown, 5)}); it knows "
             f"{enumerated(classifier.classes, 5)}: is this the data of the run? If so, rename their folders."
         )
-    index = [classifier.classes.index(name) for name in data.classes]
+    index = [known.index(name) for name in named]
     return Split(split.images, [index[label] for label in split.labels], split.names)

@@ -221,10 +221,8 @@ def _record(
             "train": len(images.train),
             "val": len(images.watched or ()) if recipe.validates else 0,
             "test": len(images.watched or ()) if recipe.protocol == "paper" else 0,
-            "sha256": data_digest(data.train, data.val, bad_images=recipe.bad_images),
-            "test_sha256": data_digest(data.test, bad_images=recipe.bad_images)
-            if recipe.protocol == "paper" and data.test
-            else None,
+            "sha256": data_digest(data.train, data.val),
+            "test_sha256": data_digest(data.test) if recipe.protocol == "paper" and data.test else None,
             "skipped": list(images.skipped),
             "duplicates": images.duplicates.found,
             "missing_classes": images.missing_classes,
@@ -241,7 +239,7 @@ def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe, dupli
     try:
         with torch.compiler.set_stance("force_eager"):  # as `rlrr evaluate` will
             result = evaluate_split(Classifier(model, record), test, "test", recipe.bad_images)
-        digest = data_digest(test, bad_images=recipe.bad_images)
+        digest = data_digest(test)
     except RLRRError as error:
         raise RLRRError(
             f"{error}\nThe training is done and kept: repair the test images, then train again with `resume`."
