@@ -97,14 +97,11 @@ def _missing_classes(recipe: Recipe, data: ImageData) -> dict[str, list[str]]:
     measured = {"val": data.val if recipe.validates else None, "test": data.test if recipe.test else None}
     missing = {}
     for name, split in measured.items():
-        absent = sorted(set(range(len(data.classes))) - set(split.labels)) if split else []
-        if absent:
-            missing[name] = [data.classes[label] for label in absent]
+        if split and (absent := data.absent_classes(split)):
+            missing[name] = absent
+            these = "this class" if len(absent) == 1 else f"these {len(absent)} of the {len(data.classes)} classes"
             logger.warning(
-                "%s has no image of %s: its accuracy says nothing of %s.",
-                name,
-                enumerated(missing[name], most=5),
-                "this class" if len(absent) == 1 else f"these {len(absent)} of the {len(data.classes)} classes",
+                "%s has no image of %s: its accuracy says nothing of %s.", name, enumerated(absent, 5), these
             )
     return missing
 

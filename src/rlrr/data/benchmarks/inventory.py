@@ -115,6 +115,15 @@ def take_inventory(root: Path, benchmark: Benchmark | None = None) -> Inventory:
     return Inventory(str(root), benchmark, missing, tuple(_check(rules.read(folder)) for folder in folders))
 
 
+def holds_tasks(root: Path) -> bool:
+    """Tell whether a folder is a task of VTAB-1k or FGVC, or holds one."""
+    try:
+        folders = [root, *(child for child in root.iterdir() if child.is_dir())]
+    except OSError:
+        return False
+    return any(rules.is_task(folder) for rules in _RULES.values() for folder in folders)
+
+
 @dataclass(frozen=True)
 class _Rules:
     title: str
