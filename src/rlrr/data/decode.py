@@ -107,8 +107,17 @@ def _reason(error: Exception, source: Source) -> str:
         return "truncated"
     if not isinstance(error, UnidentifiedImageError):
         return f"damaged ({error})"
-    kind = next((name for name in _FORMATS if (accept := Image.OPEN[name][1]) and accept(head) is True), None)
+    kind = next((name for name in _FORMATS if _begins(name, head)), None)
     return f"damaged, or {kind} of a kind that Pillow does not read" if kind else "not an image"
+
+
+def _begins(name: str, head: bytes) -> bool:
+    """Tell whether a file that begins so is of one of Pillow's formats."""
+    accept = Image.OPEN[name][1]
+    try:
+        return bool(accept) and accept(head) is True
+    except Exception:  # of too few bytes
+        return False
 
 
 def _head(source: Source) -> bytes:
