@@ -49,7 +49,7 @@ def test_the_transparent_colour_of_an_rgb_png_is_white_and_no_other(bits: int) -
     near = [*key[:2], key[2] + 1]
     found = pixels(png(bits, RGB, [*key, *near, *reversed(key)], key))
     assert found[0] == WHITE
-    assert all(value <= 67 for pixel in found[1:] for value in pixel)
+    assert all(value <= 68 for pixel in found[1:] for value in pixel)
 
 
 def test_the_low_bytes_of_a_16_bit_colour_name_no_8_bit_one() -> None:
@@ -124,7 +124,7 @@ def test_a_transparency_that_does_not_fit_the_mode_is_ignored(mode: str, stale: 
         ("CMYK", (0, 255, 255, 0), [255, 0, 0]),
         ("YCbCr", (76, 85, 255), [254, 0, 0]),
         ("HSV", (0, 255, 255), [255, 0, 0]),
-        ("LAB", (255, 128, 128), WHITE),
+        ("LAB", (255, 0, 0), WHITE),
         ("I;16", 257 * 9, [9] * 3),
         ("I;16B", 257 * 9, [9] * 3),
         ("I;16L", 257 * 9, [9] * 3),
@@ -137,7 +137,7 @@ def test_every_mode_gives_its_colour(mode: str, value: object, expected: list[in
     if mode == "P":
         image.putpalette(bytes(index for index in range(256) for _ in range(3)))
     if mode == "LAB":
-        image = Image.frombytes("LAB", (2, 3), bytes([255, 128, 128]) * 6)
+        image = Image.frombytes("LAB", (2, 3), bytes([255, 0, 0]) * 6)
     assert np.abs(np.subtract(pixels(image)[0], expected)).max() <= 2
 
 

@@ -120,6 +120,7 @@ def _quieten() -> None:
     logging.getLogger("rlrr").setLevel(logging.INFO)
     for library in ("accelerate", "timm"):
         logging.getLogger(library).setLevel(logging.ERROR)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # we say one sentence of a damaged image
     for library in ("TRANSFORMERS", "HF_HUB", "DATASETS"):  # which set their loggers' levels on import
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     warnings.simplefilter("ignore")

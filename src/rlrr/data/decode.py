@@ -17,6 +17,7 @@ with suppress(ImportError):  # the extra `heic`
 
     register_heif_opener()
 
+
 Source = Path | bytes | np.ndarray | Image.Image
 
 # Pillow names these but cannot decode them by itself: it needs a handler, Windows, or runs Ghostscript.
@@ -115,7 +116,7 @@ def _begins(name: str, head: bytes) -> bool:
     """Tell whether a file that begins so is of one of Pillow's formats."""
     accept = Image.OPEN[name][1]
     try:
-        return bool(accept) and accept(head) is True
+        return accept is not None and accept(head) is True
     except Exception:  # of too few bytes
         return False
 

@@ -112,12 +112,12 @@ def _transparent(image: Image.Image, raw_mode: str, reopen: Callable[[], Image.I
         case (("I" | "I;16" | "I;16B" | "I;16L" | "I;16N"), int(key)):
             return np.asarray(image) == key
         case "RGB", (int(), int(), int()) as colour:
-            pixels, key = np.asarray(image), np.array(colour)
+            pixels, named = np.asarray(image), np.array(colour)
             if raw_mode == "RGB;16B" and reopen:
                 pixels = pixels * np.uint16(256) + _low_bytes(reopen)
-            elif key.max() > 255:
-                key = key >> 8
-            return (pixels == key).all(-1)
+            elif named.max() > 255:
+                named >>= 8
+            return (pixels == named).all(-1)
     return None
 
 
@@ -131,6 +131,9 @@ def _low_bytes(reopen: Callable[[], Image.Image]) -> np.ndarray:
 def _on_white(image: Image.Image) -> Image.Image:
     if image.mode == "La":  # which Pillow does not turn into RGBA by itself
         image = image.convert("LA")
+    if image.mode != "P" and "transparency" in image.info:  # which is dealt with, and may be of another mode
+        image = image.copy()
+        del image.info["transparency"]
     if image.has_transparency_data and image.mode in ("P", "PA", "LA", "RGBA", "RGBa"):
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
