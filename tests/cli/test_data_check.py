@@ -25,7 +25,7 @@ def test_a_table_and_the_problems_are_printed_and_the_call_fails(rlrr, root):
     (root / "kitti/images/test/000001.jpg").write_bytes(b"")
     result = rlrr("data", "check", root)
     assert result.code == 1
-    assert result.err == f"rlrr: {root}: 17 tasks are missing and 2 of 2 tasks with 9 problems in all.\n"
+    assert result.err == f"rlrr: {root}: 17 tasks are missing and 2 of 2 tasks have problems, 9 in all.\n"
     lines = result.out.splitlines()
     assert lines[0].split() == ["task", "train", "val", "test", "classes", "problems", "notes"]
     assert lines[2].split() == ["patch_camelyon", "4/800", "2/200", "2/32768", "2/2", "4", "0"]

@@ -135,10 +135,10 @@ def _summary(inventory: Inventory) -> str:
     bad = [task for task in inventory.tasks if task.problems]
     parts = []
     if inventory.missing:
-        parts.append(
-            f"{counted(len(inventory.missing), 'task')} {'is' if len(inventory.missing) == 1 else 'are'} missing"
-        )
+        count = len(inventory.missing)
+        parts.append(f"{counted(count, 'task')} {'is' if count == 1 else 'are'} missing")
     if bad:
-        problems = counted(sum(len(task.problems) for task in bad), "problem")
-        parts.append(f"{len(bad)} of {counted(len(inventory.tasks), 'task')} with {problems} in all")
+        count = sum(len(task.problems) for task in bad)
+        verb = "has" if len(bad) == 1 else "have"
+        parts.append(f"{len(bad)} of {counted(len(inventory.tasks), 'task')} {verb} problems, {count} in all")
     return f"{inventory.root}: {' and '.join(parts)}."

@@ -12,7 +12,7 @@ from pathlib import Path
 from rlrr.data.dataset import ImageData, Split
 from rlrr.data.layout import archives, guess, holds_classes, splits_in, tables, unread
 from rlrr.data.listing import as_text, entries_of, files_below, is_image
-from rlrr.data.split import assemble, enumerated, split_meant
+from rlrr.data.split import assemble, enumerated, one_form, split_meant
 from rlrr.errors import RLRRError, did_you_mean
 from rlrr.words import counted
 
@@ -43,7 +43,9 @@ def load_folder(root: Path, *, val_fraction: float | None, seed: int) -> ImageDa
     classes = sorted(files["train"])
     if empty := [label for label in classes if not files["train"][label]]:
         noun, them = ("class", "its folder") if len(empty) == 1 else ("classes", "their folders")
-        instead = [f for each in entries_of(parts["train"])[0] if _name(each) in empty for f in entries_of(each)[1]]
+        instead = [
+            f for each in entries_of(parts["train"])[0] if one_form(each.name) in empty for f in entries_of(each)[1]
+        ]
         raise RLRRError(
             f"{parts['train']}: no images for {noun} {enumerated(empty)}: add some, or remove {them}.{unread(instead)}"
         )
@@ -106,7 +108,7 @@ def _classes(root: Path, folder: Path) -> dict[str, list[Path]]:
     others: Counter[str] = Counter()
     for class_folder in folders:
         paths = files_below(class_folder)
-        by_class[_name(class_folder)] += sorted(path for path in paths if is_image(path))
+        by_class[one_form(class_folder.name)] += sorted(path for path in paths if is_image(path))
         others.update(path.suffix.lower() or path.name for path in paths if not is_image(path))
     kinds = enumerated([as_text(kind) for kind, _ in others.most_common()], most=5)
     if not any(by_class.values()):
@@ -116,11 +118,6 @@ def _classes(root: Path, folder: Path) -> dict[str, list[Path]]:
         number = counted(others.total(), "file")
         logger.warning("%s: not read, as they are no images that Pillow knows: %s (%s)", folder, number, kinds)
     return by_class
-
-
-def _name(folder: Path) -> str:
-    """Name the class of a folder, in one Unicode form: Macs write some letters as two characters."""
-    return unicodedata.normalize("NFC", folder.name)
 
 
 def _warn_of_near_names(train: Path, classes: Sequence[str]) -> None:

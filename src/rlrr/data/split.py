@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -78,6 +79,11 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
         members = random.permutation(np.flatnonzero(labels == label))
         held[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
     return split.subset(np.flatnonzero(~held).tolist()), split.subset(np.flatnonzero(held).tolist())
+
+
+def one_form(name: str) -> str:
+    """Write the name of a class in one Unicode form: Macs write some letters as two characters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def enumerated(names: Sequence[str], most: int = 20) -> str:

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from unicodedata import normalize
 
 import numpy as np
 
 from rlrr.data import ImageData, Split, data_source, load_data, prepare_split
 from rlrr.data.pipeline import preparation
-from rlrr.data.split import enumerated
+from rlrr.data.split import enumerated, one_form
 from rlrr.errors import RLRRError, UsageError
 from rlrr.files import write_json
 from rlrr.inference.predict import Classifier, load
@@ -178,7 +177,7 @@ def _choose(data: ImageData, name: str | None) -> tuple[Split, str]:
 
 def _relabel(split: Split, data: ImageData, classifier: Classifier) -> Split:
     """Relabel a split with the classifier's indices, by class name."""
-    known, named = ([normalize("NFC", name) for name in names] for names in (classifier.classes, data.classes))
+    known, named = ([*map(one_form, names)] for names in (classifier.classes, data.classes))
     unknown = sorted(set(named) - set(known))
     if unknown:
         raise RLRRError(

@@ -22,7 +22,6 @@ from rlrr.backbones import Backbone, load_backbone
 from rlrr.backbones.families import classifier_names
 from rlrr.data import ImageData, Split, data_source, load_data
 from rlrr.data.digest import data_digest
-from rlrr.data.duplicates import Duplicates
 from rlrr.errors import RLRRError, Stopped, UsageError
 from rlrr.files import cannot_write, is_full, no_space
 from rlrr.inference.evaluate import evaluate_split
@@ -118,7 +117,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         record = _record(recipe, data, backbone, images, model, trainer.state, bool(test))
         record.metrics.update(train_seconds=round(trainer.seconds, 1), peak_memory_mb=peak_memory(), device=_device())
         if test:
-            record = _tested(model, record, test, recipe, images.duplicates)
+            record = _tested(model, record, test, recipe, images)
         written = save_adapter(folder, model, record)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the adapter is safe now
     return written
@@ -218,14 +217,14 @@ def _record(
             "name": data.name,
             "source": data_source(recipe.data),
             "splits": data.split_origin,
+            "duplicates": images.duplicates.found,
+            "missing_classes": images.missing_classes,
             "train": len(images.train),
             "val": len(images.watched or ()) if recipe.validates else 0,
             "test": len(images.watched or ()) if recipe.protocol == "paper" else 0,
             "sha256": data_digest(data.train, data.val),
             "test_sha256": data_digest(data.test) if recipe.protocol == "paper" and data.test else None,
             "skipped": list(images.skipped),
-            "duplicates": images.duplicates.found,
-            "missing_classes": images.missing_classes,
         },
         protocol=_protocol(recipe, tests),
         metrics=_kept(recipe, state),
@@ -234,7 +233,7 @@ def _record(
     )
 
 
-def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe, duplicates: Duplicates) -> Record:
+def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe, images: TrainingImages) -> Record:
     """Measure the accuracy on the test images, which are read here for the first time, and add it to a record."""
     try:
         with torch.compiler.set_stance("force_eager"):  # as `rlrr evaluate` will
@@ -244,12 +243,12 @@ def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe, dupli
         raise RLRRError(
             f"{error}\nThe training is done and kept: repair the test images, then train again with `resume`."
         ) from error
-    duplicates.add("test", test)
+    images.duplicates.add("test", test)
     data = {
         "test": result.images,
         "test_sha256": digest,
         "skipped": [*record.data["skipped"], *result.skipped],
-        "duplicates": duplicates.found,
+        "duplicates": images.duplicates.found,
     }
     return replace(
         record,
