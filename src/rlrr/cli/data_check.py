@@ -86,12 +86,9 @@ def _print_review(found: Review) -> None:
 
     rows = []
     for name, number in found.images.items():
-        twice = sum(
-            each["images"] for each in found.duplicates if each["splits"][-1] == name and each["kind"] != "labels"
-        )
         classes = len(found.classes) - len(found.missing_classes[name])
-        rows.append([name, *map(str, (number, f"{classes}/{len(found.classes)}", len(found.unreadable[name]), twice))])
-    print_table(["split", "images", "classes", "unreadable", "duplicates"], rows)
+        rows.append([name, *map(str, (number, f"{classes}/{len(found.classes)}", len(found.unreadable[name])))])
+    print_table(["split", "images", "classes", "unreadable"], rows)
     for name, absent in found.missing_classes.items():
         if absent:
             print(f"\n{name} has no image of {enumerated(absent)}")
