@@ -97,9 +97,7 @@ def flowers(make_images, tmp_path) -> Path:
 def test_a_folder_of_images_is_checked_too(rlrr, flowers, caplog):
     result = rlrr("data", "check", flowers)
     assert result.code == 0
-    assert (
-        "1 of the 6 images of test is also in train: test/red/0.png is the same image as train/red/1.png" in caplog.text
-    )
+    assert "1 of 6 images of test is also in train: test/red/0.png is the same image as train/red/1.png" in caplog.text
     assert [line.split() for line in result.out.splitlines()[2:]] == [
         ["train", "9", "3/3", "0"],
         ["test", "6", "3/3", "0"],

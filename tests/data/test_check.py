@@ -99,7 +99,7 @@ def test_no_class_of_train_is_lost_by_skipping(split: Split) -> None:
 @pytest.mark.parametrize("what", ["train", "test"])
 def test_a_split_is_not_emptied_by_skipping(split: Split, what: str) -> None:
     spoil(split, *range(5))
-    with pytest.raises(RLRRError, match=f"None of the 5 images of {what} can be read"):
+    with pytest.raises(RLRRError, match=f"No image of {what} can be read"):
         prepare_split(split, prepare, bad_images="skip", what=what)
 
 

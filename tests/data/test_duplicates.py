@@ -32,7 +32,7 @@ def test_nothing_is_found_and_nothing_said_where_all_differ(caplog: pytest.LogCa
 def test_copies_within_a_split_are_counted_without_the_first(caplog: pytest.LogCaptureFixture) -> None:
     split = split_of(("a", 0, b"1"), ("b", 0, b"1"), ("c", 0, b"1"), ("d", 0, b"2"))
     assert found(val=split) == [("within", ["val"], 2, ["a", "b"])]
-    assert "2 of the 4 images of val are twice in val: b is the same image as a" in caplog.text
+    assert "2 of 4 images of val are twice in val: b is the same image as a" in caplog.text
 
 
 def test_images_of_an_earlier_split_are_counted_in_the_later(caplog: pytest.LogCaptureFixture) -> None:
@@ -42,8 +42,8 @@ def test_images_of_an_earlier_split_are_counted_in_the_later(caplog: pytest.LogC
         ("between", ["train", "test"], 2, ["b", "t"]),
         ("between", ["val", "test"], 1, ["v", "t"]),
     ]
-    assert "1 of the 1 images of val is also in train: v is the same image as b" in caplog.text
-    assert "2 of the 3 images of test are also in train" in caplog.text
+    assert "1 of 1 image of val is also in train: v is the same image as b" in caplog.text
+    assert "2 of 3 images of test are also in train" in caplog.text
 
 
 def test_one_image_under_two_labels_is_found_within_and_between_splits(caplog: pytest.LogCaptureFixture) -> None:

@@ -64,7 +64,7 @@ def test_duplicates_in_train_and_val_are_said_before_training(
     found = {each["kind"]: each for each in made().duplicates.found}
     assert found["between"]["example"] == ["train/red/0.png", "val/red/0.png"]
     assert found["labels"]["splits"] == found["within"]["splits"] == ["train"]
-    assert "1 of the 6 images of val is also in train" in caplog.text
+    assert "1 of 6 images of val is also in train" in caplog.text
     assert "is under two labels" in caplog.text
 
 
@@ -112,7 +112,7 @@ def test_a_run_says_and_keeps_all_of_it(
         "images": 1,
         "example": ["train/red/1.png", "test/blue/1.png"],
     }
-    assert "2 of the 6 images of test are also in train" in caplog.text
+    assert "2 of 6 images of test are also in train" in caplog.text
 
 
 def test_images_of_less_than_a_tenth_of_16_bits_are_warned_of_every_time(

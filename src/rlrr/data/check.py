@@ -133,7 +133,7 @@ def _warn_of_low_range(split: Split, low_range: Mapping[int, float], what: str) 
 
 def _refuse_losses(split: Split, kept: Split, what: str) -> None:
     if not len(kept):
-        raise RLRRError(f"None of the {counted(len(split), 'image')} of {what} can be read: is this the right data?")
+        raise RLRRError(f"No image of {what} can be read: is this the right data?")
     if what == "train" and (lost := set(split.labels) - set(kept.labels)):
         examples = [split.names[list(split.labels).index(label)] for label in sorted(lost)]
         raise RLRRError(

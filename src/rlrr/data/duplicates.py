@@ -8,6 +8,7 @@ from typing import Any
 
 from rlrr.data.dataset import Split
 from rlrr.data.digest import UNREADABLE, image_digests
+from rlrr.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -57,5 +58,5 @@ def _sentence(finding: dict[str, Any], total: int) -> str:
         "labels": "under two labels" if first == last else f"under another label in {first}",
     }[finding["kind"]]
     other, image = finding["example"]
-    duplicates = f"{number} of the {total} images of {last} {'is' if number == 1 else 'are'} {where}"
+    duplicates = f"{number} of {counted(total, 'image')} of {last} {'is' if number == 1 else 'are'} {where}"
     return f"{duplicates}: {image} is the same image as {other}, byte for byte."
