@@ -81,7 +81,7 @@ def _decode(source: Source) -> Image.Image:
 def _from_array(pixels: np.ndarray) -> Image.Image:
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
         found = f"{pixels.dtype} of shape {pixels.shape}"
-        raise RLRRError(f"an array must be uint8 of shape (H, W) or (H, W, 3), not {found}")
+        raise RLRRError(f"an array must be uint8 of shape (H, W) or (H, W, 3), or (H, W, 4) with alpha, not {found}")
     if not pixels.size:
         raise RLRRError("it has no pixels")
     return to_rgb(Image.fromarray(pixels))
