@@ -74,11 +74,55 @@ def test_fgvc_is_told_by_its_lists(rlrr, make_fgvc, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said", "code"),
     [
-        (["gone"], "Cannot list gone (No such file or directory): give the folder of a copy.", 1),
+        (["gone"], "There is no folder gone.", 1),
         ([".", "--benchmark", "imagenet"], "--benchmark must be one of vtab1k, fgvc, not 'imagenet'.", 2),
-        ([], "Missing: FOLDER.", 2),
+        ([], "Missing: DATA.", 2),
     ],
 )
 def test_what_cannot_be_checked_is_refused(refused, tmp_path, monkeypatch, arguments, said, code):
     monkeypatch.chdir(tmp_path)
     assert refused("data", "check", *arguments, code=code).startswith(said)
+
+
+@pytest.fixture
+def flowers(make_images, tmp_path) -> Path:
+    """Three classes in train and test, of which one test image is in train too, and one cannot be read."""
+    root = tmp_path / "flowers"
+    make_images(root / "train", 3, seed=0)
+    make_images(root / "test", 2, seed=1)
+    (root / "test/red/0.png").write_bytes((root / "train/red/1.png").read_bytes())
+    return root
+
+
+def test_a_folder_of_images_is_checked_too(rlrr, flowers, caplog):
+    result = rlrr("data", "check", flowers)
+    assert result.code == 0
+    assert "1 of 6 images of test is also in train: test/red/0.png is the same image as train/red/1.png" in caplog.text
+    assert [line.split() for line in result.out.splitlines()[2:]] == [
+        ["train", "9", "3/3", "0"],
+        ["test", "6", "3/3", "0"],
+    ]
+
+
+def test_images_that_cannot_be_read_and_missing_classes_are_told(rlrr, flowers, tmp_path):
+    (flowers / "test/red/0.png").write_bytes(b"text")
+    for file in (flowers / "test/blue").iterdir():
+        file.unlink()
+    result = rlrr("data", "check", flowers, "--json", "--output", tmp_path / "check.json")
+    assert result.code == 1
+    assert result.err.endswith(f"rlrr: {flowers}: 1 of 13 images cannot be read.\n")
+    found = json.loads(result.out)
+    assert found == json.loads((tmp_path / "check.json").read_text())
+    assert found["unreadable"] == {"train": [], "test": ["test/red/0.png: not an image"]}
+    assert (found["missing_classes"]["test"], found["images"], found["clean"]) == (
+        ["blue"],
+        {"train": 9, "test": 4},
+        False,
+    )
+
+
+def test_clean_data_has_no_problems(rlrr, make_images, tmp_path):
+    make_images(tmp_path / "clean", 2)
+    result = rlrr("data", "check", tmp_path / "clean")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.endswith("\nNo problems.\n")

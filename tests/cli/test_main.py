@@ -120,7 +120,7 @@ def test_a_command_of_two_words_needs_both(rlrr):
         assert result.err == "rlrr: It is `rlrr data check` or `rlrr data convert`. See `rlrr --help`.\n"
     result = rlrr("data", "--help")
     assert (result.code, result.err) == (0, "")
-    assert result.out.startswith("rlrr data check   Check a copy")
+    assert result.out.startswith("rlrr data check   Check data")
 
 
 def test_the_version_is_printed(rlrr):

@@ -211,10 +211,10 @@ def _one_class(folder: Path) -> None:
         shutil.rmtree(part / "blue")
 
 
-def _single_image(folder: Path) -> None:
+def _single_images(folder: Path) -> None:
     shutil.rmtree(folder / "val")
-    for i in range(1, 8):
-        (folder / "train" / "green" / f"{i}.png").unlink()
+    for file in (folder / "train").glob("*/[1-9].png"):
+        file.unlink()
 
 
 def _file(folder: Path) -> None:
@@ -229,7 +229,7 @@ def _file(folder: Path) -> None:
         (_empty, "{own} holds no images."),
         (_file, "{own} is a file, not a folder of images."),
         (_one_class, "own has one class only ('green')"),
-        (_single_image, "own: green has a single image"),
+        (_single_images, "own has a single image of each class"),
     ],
 )
 def test_data_that_cannot_be_trained_on_is_refused(refused, own, tiny_backbone, tmp_path, spoil, message):

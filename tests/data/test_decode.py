@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import os
+import struct
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
+from tests.data.files import GREY, chunk, png
 
 from rlrr.data.decode import EXTENSIONS, decode
 from rlrr.errors import RLRRError
@@ -154,7 +158,12 @@ def test_uint8_arrays_are_images(shape: tuple[int, ...]) -> None:
     assert np.array_equal(read, array if len(shape) == 3 else np.repeat(array[..., None], 3, 2))
 
 
-@pytest.mark.parametrize("array", [np.zeros((5, 4)), np.zeros((3, 5, 4), np.uint8), np.zeros(5, np.uint8)])
+def test_an_array_with_alpha_is_laid_over_white() -> None:
+    array = np.array([[[255, 0, 0, 255], [255, 0, 0, 0]]], np.uint8)
+    assert np.asarray(decode(array)).tolist() == [[[255, 0, 0], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("array", [np.zeros((5, 4)), np.zeros((3, 5, 2), np.uint8), np.zeros(5, np.uint8)])
 def test_other_arrays_are_refused(array: np.ndarray) -> None:
     with pytest.raises(RLRRError, match=r"must be uint8 of shape \(H, W\) or \(H, W, 3\)"):
         decode(array)
@@ -230,6 +239,65 @@ def test_a_missing_file_a_broken_link_and_a_folder_are_named(tmp_path: Path) -> 
             decode(tmp_path / name)
 
 
+@pytest.mark.parametrize("source", [None, 5, "a.png", [0]])
+def test_what_is_no_image_at_all_is_named(source: object) -> None:
+    with pytest.raises(RLRRError, match=f"picture: {type(source).__name__} is no path, bytes, array or PIL image"):
+        decode(source, "picture")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("head", [b"\x89PNG\r\n\x1a\n", b"II*\0\xff\xff\xff\0", b"GIF89a"], ids=["PNG", "TIFF", "GIF"])
+def test_a_file_that_begins_as_an_image_is_no_stranger(head: bytes, request: pytest.FixtureRequest) -> None:
+    kind = request.node.callspec.id
+    with pytest.raises(RLRRError, match=f"x: damaged, or {kind} of a kind that Pillow does not read"):
+        decode(head, "x")
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
+
+
+@pytest.mark.skipif("HEIF" in Image.ID, reason="pillow-heif is installed")
+@pytest.mark.parametrize("name", ["phone.heic", "phone.jpg"])
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"msf1", b"hevc"])
+def test_heic_names_the_package_that_it_needs(tmp_path: Path, name: str, brand: bytes) -> None:
+    (tmp_path / name).write_bytes(HEIC.replace(b"heic", brand))
+    with pytest.raises(RLRRError, match=rf"{name}: HEIC, which needs .* pip install 'rlrr\[heic\]'"):
+        decode(tmp_path / name)
+
+
+@pytest.mark.skipif("HEIF" not in Image.ID, reason="pillow-heif is not installed")
+def test_heic_is_read_with_the_package(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 32), RED).save(tmp_path / "phone.heic", quality=100)
+    found = decode(tmp_path / "phone.heic")
+    assert found.size == (64, 32)
+    assert np.abs(np.subtract(pixel(found, (9, 9)), RED)).max() < 8
+    with pytest.raises(RLRRError, match="x: damaged"):
+        decode(HEIC, "x")
+
+
+def _text(kind: bytes, size: int) -> bytes:
+    return chunk(
+        kind, {b"iCCP": b"x\0\0", b"zTXt": b"x\0\0", b"iTXt": b"x\0\1\0\0\0"}[kind] + zlib.compress(bytes(size))
+    )
+
+
+@pytest.mark.parametrize("kind", [b"iCCP", b"zTXt", b"iTXt"])
+def test_texts_and_profiles_that_unpack_to_much_are_refused(kind: bytes) -> None:
+    assert decode(png(8, GREY, [9], extra=_text(kind, 1 << 16))).getpixel((0, 0)) == (9, 9, 9)
+    with pytest.raises(RLRRError, match="x: its texts or colour profile unpack to more than Pillow's limit"):
+        decode(png(8, GREY, [9], extra=_text(kind, 1 << 26)), "x")
+
+
+@pytest.mark.parametrize("warns", ["error", "default"])
+def test_pixels_are_counted_before_any_is_decoded(monkeypatch: pytest.MonkeyPatch, warns: str) -> None:
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    with warnings.catch_warnings():
+        warnings.simplefilter(warns)  # type: ignore[arg-type]
+        with pytest.raises(RLRRError, match=r"x: larger than the pixel limit$"):
+            decode(bomb, "x")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_not_waited_on(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
@@ -248,6 +316,6 @@ def test_what_the_system_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_usual_extensions_are_known() -> None:
-    usual = ("jpg", "jpeg", "jfif", "png", "gif", "bmp", "tif", "tiff", "webp", "avif", "jp2", "pgm", "mpo")
+    usual = ("jpg", "jpeg", "jfif", "png", "gif", "bmp", "tif", "tiff", "webp", "avif", "jp2", "pgm", "mpo", "heic")
     assert {f".{extension}" for extension in usual} <= EXTENSIONS
     assert not {".txt", ".pdf", ".h5", ".mpg"} & EXTENSIONS

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from rlrr.data import Split
-from rlrr.data.split import assemble, enumerated, hold_out
+from rlrr.data.split import assemble, enumerated, hold_out, split_meant
 from rlrr.errors import RLRRError, UsageError
 
 
@@ -50,9 +50,28 @@ def test_a_fraction_that_is_none_is_wrong_use(fraction: float) -> None:
     assert isinstance(error.value, UsageError)
 
 
-def test_classes_with_a_single_image_are_named() -> None:
-    with pytest.raises(RLRRError, match="b, d has a single image"):
-        assemble("x", "abcd", {"train": split_of(2, 1, 3, 1)}, {}, val_fraction=0.2, seed=0)
+def test_the_only_image_of_a_class_stays_in_train() -> None:
+    data = assemble("x", "abcd", {"train": split_of(2, 1, 3, 1)}, {}, val_fraction=0.2, seed=0)
+    assert Counter(data.train.labels) == {0: 1, 1: 1, 2: 2, 3: 1}
+    assert Counter(data.val.labels) == {0: 1, 2: 1}
+
+
+def test_single_images_of_all_classes_leave_nothing_to_choose_by() -> None:
+    with pytest.raises(RLRRError, match="x has a single image of each class"):
+        assemble("x", "ab", {"train": split_of(1, 1)}, {}, val_fraction=0.2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [
+        ("train", ["train", "Training", "TRAIN", "train_set", "training-data", "trainset", "train images"]),
+        ("val", ["val", "valid", "VALIDATION", "val_split", "validation set"]),
+        ("test", ["test", "Testing", "test_set", "testdata"]),
+        (None, ["trains", "trainer", "valley", "tester", "contest", "", "my train", "val2"]),
+    ],
+)
+def test_the_usual_names_of_splits_are_known(split: str | None, names: list[str]) -> None:
+    assert [split_meant(name) for name in names] == [split] * len(names)
 
 
 def test_one_class_is_not_enough() -> None:

@@ -29,7 +29,8 @@ class Record:
         preprocessing: timm's data config.
         recipe: The options of the run.
         data: Name of the data, its `source` (the absolute path of a folder, else the recipe's own word), the origin of
-            its splits, the number of images in each, and the names of skipped images.
+            its splits, the number of images in each, the names of skipped images, the `duplicates` (as in
+            `rlrr.data.duplicates`) and, by split, the `missing_classes`, of which it has no image.
         protocol: How the reported epoch was chosen.
         metrics: Accuracies as fractions, named after the split, and seconds of training.
         parameters: Numbers of trained parameters: `adapter` and `head`.

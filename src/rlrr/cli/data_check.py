@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rlrr.cli.parser import Parser
 from rlrr.errors import RLRRError
+from rlrr.words import counted
 
 if TYPE_CHECKING:
     from rlrr.data.benchmarks.inventory import Inventory, TaskInventory
+    from rlrr.data.review import Review
 
-USAGE = "FOLDER [options]"
-EXAMPLE = "rlrr data check vtab-1k/"
+USAGE = "DATA [options]"
+EXAMPLE = "rlrr data check flowers/"
 _SHOWN = 20  # problems of one task
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add the folder to check, and the form of the result."""
-    parser.add_argument("root", metavar="FOLDER", type=str, help="A copy of VTAB-1k or FGVC, or one task of it.")
+    """Add the data to check, and the form of the result."""
+    parser.add_argument(
+        "root",
+        metavar="DATA",
+        type=str,
+        help="Images with labels (a folder, sample:NAME or hub:OWNER/NAME), or a copy of VTAB-1k or FGVC, or one task.",
+    )
     parser.add_argument(
         "--benchmark",
         type=Literal["vtab1k", "fgvc"] | None,
         default=None,
-        help="Benchmark to check, if FOLDER holds tasks of both.",
+        help="Benchmark to check, if DATA holds tasks of both.",
     )
     parser.add_argument(
         "--output", metavar="FILE", type=str | None, default=None, help="File for the full result, as JSON."
@@ -34,22 +42,58 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Any) -> None:
-    """Check a copy, and print a table and the problems; fail if there are any."""
+    """Check data or a copy of a benchmark, and print a table and the problems; fail if there are any."""
+    from rlrr.data.benchmarks.inventory import holds_tasks, take_inventory
+
+    root = Path(options.root).expanduser()
+    if options.benchmark or holds_tasks(root):
+        inventory = take_inventory(root, options.benchmark)
+        _show(inventory, lambda: _print(inventory), options)
+        if not inventory.clean:
+            raise RLRRError(_summary(inventory))
+    else:
+        from rlrr.data.review import review
+
+        found = review(options.root)
+        _show(found, lambda: _print_review(found), options)
+        if not found.clean:
+            bad = sum(map(len, found.unreadable.values()))
+            raise RLRRError(f"{options.root}: {bad} of {counted(sum(found.images.values()), 'image')} cannot be read.")
+
+
+class _Result(Protocol):
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def _show(result: _Result, print_words: Callable[[], None], options: Any) -> None:
+    """Write a result to the file that is asked for, and print it as JSON or in words."""
     from rlrr.cli.show import print_json
-    from rlrr.data.benchmarks.inventory import take_inventory
     from rlrr.files import write_json
 
-    inventory = take_inventory(Path(options.root).expanduser(), options.benchmark)
     if options.output:
-        write_json(Path(options.output), inventory.to_dict())
+        write_json(Path(options.output), result.to_dict())
     if options.json:
-        print_json(inventory.to_dict())
-    else:
-        _print(inventory)
-        if options.output:
-            print(f"\nwritten  {options.output}")
-    if not inventory.clean:
-        raise RLRRError(_summary(inventory))
+        print_json(result.to_dict())
+        return
+    print_words()
+    if options.output:
+        print(f"\nwritten  {options.output}")
+
+
+def _print_review(found: Review) -> None:
+    from rlrr.cli.show import print_table
+    from rlrr.data.split import enumerated
+
+    rows = []
+    for name, number in found.images.items():
+        classes = len(found.classes) - len(found.missing_classes[name])
+        rows.append([name, *map(str, (number, f"{classes}/{len(found.classes)}", len(found.unreadable[name])))])
+    print_table(["split", "images", "classes", "unreadable"], rows)
+    for name, absent in found.missing_classes.items():
+        if absent:
+            print(f"\n{name} has no image of {enumerated(absent)}")
+    if found.clean and not found.duplicates and not any(found.missing_classes.values()):
+        print("\nNo problems.")
 
 
 def _print(inventory: Inventory) -> None:
@@ -88,8 +132,10 @@ def _summary(inventory: Inventory) -> str:
     bad = [task for task in inventory.tasks if task.problems]
     parts = []
     if inventory.missing:
-        parts.append(f"{len(inventory.missing)} tasks are missing")
+        count = len(inventory.missing)
+        parts.append(f"{counted(count, 'task')} {'is' if count == 1 else 'are'} missing")
     if bad:
         count = sum(len(task.problems) for task in bad)
-        parts.append(f"{len(bad)} of {len(inventory.tasks)} tasks have problems, {count} in all")
+        verb = "has" if len(bad) == 1 else "have"
+        parts.append(f"{len(bad)} of {counted(len(inventory.tasks), 'task')} {verb} problems, {count} in all")
     return f"{inventory.root}: {' and '.join(parts)}."

@@ -26,7 +26,7 @@ COMMANDS = {
     "combine": "Combine runs on one backbone and the same classes into one, by weights.",
     "export": "Write a finished run as ONNX, compared with PyTorch.",
     "import": "Turn a checkpoint of the paper's own code into a run.",
-    "data check": "Check a copy of VTAB-1k or FGVC: counts, labels, and every image.",
+    "data check": "Check data: every image, duplicates, classes; of VTAB-1k and FGVC counts and labels too.",
     "data convert": "Turn another copy of VTAB-1k into the layout that everyone reads.",
     "reproduce": "Run VTAB-1k or FGVC by the paper's recipes; one table beside the paper's numbers.",
     "ablate": "Run the paper's ablations on any data; one table beside the paper's numbers.",
@@ -120,6 +120,7 @@ def _quieten() -> None:
     logging.getLogger("rlrr").setLevel(logging.INFO)
     for library in ("accelerate", "timm"):
         logging.getLogger(library).setLevel(logging.ERROR)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # we say one sentence of a damaged image
     for library in ("TRANSFORMERS", "HF_HUB", "DATASETS"):  # which set their loggers' levels on import
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     warnings.simplefilter("ignore")

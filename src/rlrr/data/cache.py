@@ -33,6 +33,7 @@ from rlrr.cache import FOLDER, LIMIT, cache_folder, cache_limit, make_room
 from rlrr.data.dataset import Split
 from rlrr.data.decode import Source, decode
 from rlrr.data.digest import data_digest
+from rlrr.data.rgb import to_rgb
 from rlrr.errors import RLRRError
 
 _CODECS = ("jpg", "libjpeg_turbo", "jpg_2000", "zlib", "libtiff", "webp", "avif")
@@ -200,5 +201,7 @@ def _has_bytes(image: Source) -> bool:
 def _libraries() -> list[Any]:
     """Describe what decoding depends on besides the images: libraries by version, our own code by its text."""
     versions = [library.__version__ for library in (PIL, timm, torchvision)]
+    versions.append(getattr(sys.modules.get("pillow_heif"), "__version__", None))
     codecs = [features.version(name) for name in _CODECS]
-    return [*versions, *codecs, platform.machine(), inspect.getsource(sys.modules[decode.__module__])]
+    sources = [inspect.getsource(sys.modules[function.__module__]) for function in (decode, to_rgb)]
+    return [*versions, *codecs, platform.machine(), *sources]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -21,7 +21,10 @@ from rlrr.data.cache import CachedImages, Recorder, cache_path, open_images
 from rlrr.data.dataset import Split
 from rlrr.data.decode import decode
 from rlrr.data.pipeline import Preparation
+from rlrr.data.rgb import LARGEST
+from rlrr.data.split import enumerated
 from rlrr.errors import RLRRError
+from rlrr.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +39,9 @@ def prepare_split(
 ) -> tuple[Split, CachedImages | None, tuple[str, ...]]:
     """Decode every image, keep the prepared ones, and deal with those that cannot be read.
 
-    A split without bad images is kept on the disk, for all who want the same, if `prepare` is a `Preparation`: of
-    another function it cannot be said what it does.
+    A split with nothing to be said about its images is kept on the disk, for all who want the same, if `prepare` is a
+    `Preparation`: of another function it cannot be said what it does. Images that use less than a tenth of their 16
+    bits are warned of, each time.
 
     Args:
         prepare: deterministic, from an image to a uint8 tensor (3, H, W) of fixed size; None to check only.
@@ -60,12 +64,15 @@ def prepare_split(
             return split, images, ()
         if math.prod(shape) <= cache_limit:
             pixels = torch.empty(shape, dtype=torch.uint8)
+    low_range: dict[int, float] = {}  # the largest value of an image, by index
     recording: AbstractContextManager[Recorder | None] = Recorder(path, shape) if path else nullcontext()
     with recording as recorder:
 
         def read(index: int) -> str | None:
             try:
                 image = decode(split.images[index], split.names[index])
+                if LARGEST in image.info:
+                    low_range[index] = image.info[LARGEST]
                 if prepare and (recorder or pixels is not None):
                     prepared = prepare(image)
                     if recorder:
@@ -83,17 +90,18 @@ def prepare_split(
             passed = pool.imap(read, range(len(split)), chunksize=4)
             reasons = list(tqdm(passed, f"Reading {what}", len(split), disable=None))
         bad = tuple(reason for reason in reasons if reason)
+        _warn_of_low_range(split, low_range, what)
         if not bad:
             # the name promises what it was made of, which may have changed while it was read
-            kept = recorder.keep() if recorder and path == _place(split, prepare) else None
+            kept = recorder.keep() if recorder and not low_range and path == _place(split, prepare) else None
             return split, kept or pixels, ()
     if bad_images == "error":
-        lines = "\n".join(f"  {reason}" for reason in bad[:20]) + (f"\n  and {len(bad) - 20} more" * (len(bad) > 20))
         raise RLRRError(
-            f"{len(bad)} of the {len(split)} images of {what} cannot be read:\n{lines}\n"
+            f"{len(bad)} of the {counted(len(split), 'image')} of {what} cannot be read:\n{_listed(bad)}\n"
             "Fix or remove them, or use `bad_images` skip."
         )
-    logger.warning("%s: skipped %d of %d images that cannot be read", what, len(bad), len(split))
+    whole = counted(len(split), "image")
+    logger.warning("%s: skipped %d of %s that cannot be read:\n%s", what, len(bad), whole, _listed(bad))
     good = [index for index, reason in enumerate(reasons) if not reason]
     rest = split.subset(good)
     _refuse_losses(split, rest, what)
@@ -104,12 +112,31 @@ def _place(split: Split, prepare: Callable[[Image.Image], torch.Tensor] | None) 
     return cache_path(split, prepare.description) if isinstance(prepare, Preparation) else None
 
 
+def _listed(reasons: Sequence[str]) -> str:
+    return "\n".join(f"  {reason}" for reason in reasons[:20]) + f"\n  and {len(reasons) - 20} more" * (
+        len(reasons) > 20
+    )
+
+
+def _warn_of_low_range(split: Split, low_range: Mapping[int, float], what: str) -> None:
+    if low_range:
+        index, largest = max(low_range.items(), key=lambda item: item[1])
+        logger.warning(
+            "%s: nearly black, since less than a tenth of the range of 16 bits is used: %s, of which the largest value "
+            "is %g of 65535, in %s. If 12 bits were meant, multiply the values by 16.",
+            what,
+            counted(len(low_range), "image"),
+            largest,
+            split.names[index],
+        )
+
+
 def _refuse_losses(split: Split, kept: Split, what: str) -> None:
     if not len(kept):
-        raise RLRRError(f"None of the {len(split)} images of {what} can be read: is this the right data?")
+        raise RLRRError(f"No image of {what} can be read: is this the right data?")
     if what == "train" and (lost := set(split.labels) - set(kept.labels)):
         examples = [split.names[list(split.labels).index(label)] for label in sorted(lost)]
         raise RLRRError(
-            f"Skipping bad images leaves {len(lost)} classes of train without any, "
-            f"those of {', '.join(examples)}: repair or add images, or remove the classes."
+            f"Skipping bad images leaves {counted(len(lost), 'class', 'classes')} of train without any, "
+            f"as of {enumerated(examples)}: repair or add images, or remove the classes."
         )

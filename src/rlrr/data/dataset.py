@@ -55,6 +55,11 @@ class ImageData:
     test: Split | None
     split_origin: str
 
+    def absent_classes(self, split: Split) -> list[str]:
+        """Name the classes of which a split has no image."""
+        present = set(split.labels)
+        return [name for label, name in enumerate(self.classes) if label not in present]
+
 
 class _Picked(Sequence[Any]):
     """A view, since the images of a Hub data set are only read when asked for."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlrr.data.dataset import ImageData, Split
-from rlrr.data.split import ALIASES, assemble
+from rlrr.data.split import assemble, split_meant
 from rlrr.errors import RLRRError, did_you_mean, require
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def load_hub(name: str, *, val_fraction: float | None, seed: int) -> ImageData:
     loaded = load_parts(name)
     parts: dict[str, datasets.Dataset] = {}
     for key in loaded:
-        if key.casefold() in ALIASES:
-            parts.setdefault(ALIASES[key.casefold()], loaded[key])
+        if meant := split_meant(key):
+            parts.setdefault(meant, loaded[key])
     if "train" not in parts:
         raise RLRRError(f"{name} has no train split, only {', '.join(loaded)}: save a folder of images from it.")
     image_column, label_column = label_columns(name, parts["train"], column)

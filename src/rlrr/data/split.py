@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +12,13 @@ import numpy as np
 from rlrr.data.dataset import ImageData, Split
 from rlrr.errors import RLRRError, UsageError
 
-ALIASES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SPLIT = re.compile("(?:(train|training)|(val|valid|validation)|(test|testing))[ _-]*(?:set|split|data|images)?")
+
+
+def split_meant(name: str) -> str | None:
+    """Return "train", "val" or "test" if a folder's or split's name means one, as "Training", "valid" or "test_set"."""
+    match = _SPLIT.fullmatch(name.casefold())
+    return ("train", "val", "test")[(match.lastindex or 0) - 1] if match else None
 
 
 def assemble(
@@ -30,7 +38,7 @@ def assemble(
         val_fraction: share of each class of train that becomes val if the source has none; None leaves val empty.
 
     Raises:
-        RLRRError: train has only one class, or a class too small to be split.
+        RLRRError: train has only one class, or no class of two images to hold one out of.
     """
     train = splits["train"]
     if val_fraction is None:
@@ -43,10 +51,10 @@ def assemble(
     found = [f"{key}: from {origins[key]}" for key in ("val", "test") if key in splits]
     if "val" in splits:
         return ImageData(name, tuple(classes), train, splits["val"], splits.get("test"), "; ".join(found))
-    if small := [classes[label] for label in sorted(counts) if counts[label] == 1]:
+    if max(counts.values()) == 1:
         raise RLRRError(
-            f"{name}: {enumerated(small)} has a single image, which cannot be in both train and val: add "
-            "images, remove the class, or provide a val folder or split."
+            f"{name} has a single image of each class, of which none can be held out to choose the epoch: add images, "
+            "or a val folder or split."
         )
     train, val = hold_out(train, val_fraction, seed)
     found.insert(0, f"val: {100 * val_fraction:g} % of train, stratified, seed {seed}")
@@ -57,7 +65,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """Divide a split class by class; the second part gets `fraction` of each class.
 
     Both parts get at least one image of each class, which scikit-learn's stratified split does not promise
-    for a rare class.
+    for a rare class; the only image of a class stays in the first.
 
     Raises:
         RLRRError: `fraction` is not between 0 and 1.
@@ -71,6 +79,11 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
         members = random.permutation(np.flatnonzero(labels == label))
         held[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
     return split.subset(np.flatnonzero(~held).tolist()), split.subset(np.flatnonzero(held).tolist())
+
+
+def one_form(name: str) -> str:
+    """Write the name of a class in one Unicode form: Macs write some letters as two characters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def enumerated(names: Sequence[str], most: int = 20) -> str:

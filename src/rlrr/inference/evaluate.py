@@ -11,7 +11,7 @@ import numpy as np
 
 from rlrr.data import ImageData, Split, data_source, load_data, prepare_split
 from rlrr.data.pipeline import preparation
-from rlrr.data.split import enumerated
+from rlrr.data.split import enumerated, one_form
 from rlrr.errors import RLRRError, UsageError
 from rlrr.files import write_json
 from rlrr.inference.predict import Classifier, load
@@ -177,11 +177,12 @@ def _choose(data: ImageData, name: str | None) -> tuple[Split, str]:
 
 def _relabel(split: Split, data: ImageData, classifier: Classifier) -> Split:
     """Relabel a split with the classifier's indices, by class name."""
-    unknown = sorted(set(data.classes) - set(classifier.classes))
+    known, named = ([*map(one_form, names)] for names in (classifier.classes, data.classes))
+    unknown = sorted(set(named) - set(known))
     if unknown:
         raise RLRRError(
             f"{data.name} has classes that the run does not know ({enumerated(unknown, 5)}); it knows "
             f"{enumerated(classifier.classes, 5)}: is this the data of the run? If so, rename their folders."
         )
-    index = [classifier.classes.index(name) for name in data.classes]
+    index = [known.index(name) for name in named]
     return Split(split.images, [index[label] for label in split.labels], split.names)

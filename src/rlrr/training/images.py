@@ -5,6 +5,7 @@ The test images are used by `protocol="paper"` only; otherwise no code here can 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,13 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, IMAGENET_INCE
 from torch import Tensor
 
 from rlrr.data import ImageData, PreparedImages, Split, prepare_split
+from rlrr.data.duplicates import Duplicates
 from rlrr.data.pipeline import RandomCrop, flip, preparation, random_resize, uncropped
+from rlrr.data.split import enumerated
 from rlrr.errors import UsageError
 from rlrr.recipes.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 _NORMALIZATION = {
     "imagenet": {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD},
@@ -31,11 +36,15 @@ class TrainingImages:
         train: The images to train on.
         watched: The images to measure after each epoch, which may choose the epoch that is kept, or None.
         skipped: "name: reason" of the images that cannot be read and were left out.
+        duplicates: The images that are there twice.
+        missing_classes: The classes without an image in val or test, by split.
     """
 
     train: PreparedImages
     watched: PreparedImages | None
     skipped: tuple[str, ...]
+    duplicates: Duplicates
+    missing_classes: dict[str, list[str]]
 
 
 def preprocessing(recipe: Recipe) -> dict[str, Any]:
@@ -76,7 +85,25 @@ def training_images(recipe: Recipe, data: ImageData, data_config: Mapping[str, A
     train, skipped_train = _prepared(recipe, chosen, data_config, "train", augment=True)
     if (recipe.mixup or recipe.cutmix) and len(train) < recipe.batch_size:
         raise UsageError(f"Mixing needs one full batch: `batch_size` must be at most {len(train)}.")
-    return TrainingImages(train, prepared, skipped_train + skipped)
+    duplicates = Duplicates()
+    duplicates.add("train", chosen)
+    if watched:
+        duplicates.add("test" if on_test else "val", watched)
+    return TrainingImages(train, prepared, skipped_train + skipped, duplicates, _missing_classes(recipe, data))
+
+
+def _missing_classes(recipe: Recipe, data: ImageData) -> dict[str, list[str]]:
+    """Find the classes of which a split that is measured has no image, and warn of them."""
+    measured = {"val": data.val if recipe.validates else None, "test": data.test if recipe.test else None}
+    missing = {}
+    for name, split in measured.items():
+        if split and (absent := data.absent_classes(split)):
+            missing[name] = absent
+            these = "this class" if len(absent) == 1 else f"these {len(absent)} of the {len(data.classes)} classes"
+            logger.warning(
+                "%s has no image of %s: its accuracy says nothing of %s.", name, enumerated(absent, 5), these
+            )
+    return missing
 
 
 def _prepared(

@@ -118,7 +118,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         record = _record(recipe, data, backbone, images, model, trainer.state, bool(test))
         record.metrics.update(train_seconds=round(trainer.seconds, 1), peak_memory_mb=peak_memory(), device=_device())
         if test:
-            record = _tested(model, record, test, recipe)
+            record = _tested(model, record, test, recipe, images)
         written = save_adapter(folder, model, record)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the adapter is safe now
     return written
@@ -218,6 +218,8 @@ def _record(
             "name": data.name,
             "source": data_source(recipe.data),
             "splits": data.split_origin,
+            "duplicates": images.duplicates.found,
+            "missing_classes": images.missing_classes,
             "train": len(images.train),
             "val": len(images.watched or ()) if recipe.validates else 0,
             "test": len(images.watched or ()) if recipe.protocol == "paper" else 0,
@@ -232,7 +234,7 @@ def _record(
     )
 
 
-def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe) -> Record:
+def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe, images: TrainingImages) -> Record:
     """Measure the accuracy on the test images, which are read here for the first time, and add it to a record."""
     try:
         with torch.compiler.set_stance("force_eager"):  # as `rlrr evaluate` will
@@ -242,7 +244,13 @@ def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe) -> Re
         raise RLRRError(
             f"{error}\nThe training is done and kept: repair the test images, then train again with `resume`."
         ) from error
-    data = {"test": result.images, "test_sha256": digest, "skipped": [*record.data["skipped"], *result.skipped]}
+    images.duplicates.add("test", test)
+    data = {
+        "test": result.images,
+        "test_sha256": digest,
+        "skipped": [*record.data["skipped"], *result.skipped],
+        "duplicates": images.duplicates.found,
+    }
     return replace(
         record,
         metrics=record.metrics | {"test_accuracy": result.accuracy},

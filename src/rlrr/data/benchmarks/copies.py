@@ -21,16 +21,15 @@ from tqdm import tqdm
 
 from rlrr.data.benchmarks.vtab import is_vtab, read_vtab
 from rlrr.data.dataset import Split
-from rlrr.data.folder import as_text, cannot_list, entries_of, is_image, is_litter
 from rlrr.data.hub import ColumnImages, label_columns, load_parts
-from rlrr.data.split import ALIASES
+from rlrr.data.listing import as_text, cannot_list, entries_of, is_image, is_litter
+from rlrr.data.split import split_meant
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import datasets
 
-# Names that a split may have in any source, and its name here.
-_SPLITS = {name: name for name in ("train800", "val200", "train800val200")} | ALIASES
+_LISTS = ("train800", "val200", "train800val200")
 _MOST = {"train": 800, "val": 200}
 
 
@@ -133,8 +132,13 @@ def _from_lists(folder: Path, place: str) -> dict[str, Split]:
 def _from_images(root: Path, place: str) -> dict[str, Split]:
     """Read `train/img_12-label_3.png` in the order of the numbers, or `train/3/x.png`."""
     folders, _ = entries_of(root)
-    parts = {_SPLITS[folder.name.casefold()]: folder for folder in folders if folder.name.casefold() in _SPLITS}
+    parts = {key: folder for folder in folders if (key := _split(folder.name))}
     return {key: _by_label(folder, f"{place}/{folder.name}", _MOST.get(key)) for key, folder in parts.items()}
+
+
+def _split(name: str) -> str | None:
+    """Return the split's name here, of one that it may have in any source."""
+    return name.casefold() if name.casefold() in _LISTS else split_meant(name)
 
 
 def _by_label(folder: Path, place: str, most: int | None) -> Split:
@@ -166,7 +170,7 @@ def _from_saved(folder: Path, place: str, column: str) -> dict[str, Split]:
 
 
 def _from_dataset(parts_by_name: Mapping[str, datasets.Dataset], place: str, column: str) -> dict[str, Split]:
-    parts = {_SPLITS[key.casefold()]: part for key, part in parts_by_name.items() if key.casefold() in _SPLITS}
+    parts = {key: part for name, part in parts_by_name.items() if (key := _split(name))}
     splits = {}
     for key, part in parts.items():
         image_column, label_column = _image_and_label(place, part, column)

@@ -16,6 +16,7 @@ from rlrr.data.benchmarks import fgvc, vtab
 from rlrr.data.benchmarks.lists import Fault, Item, Listing, Task, folder_name
 from rlrr.data.decode import EXTENSIONS, decode
 from rlrr.errors import RLRRError, UsageError
+from rlrr.words import counted
 
 Benchmark = Literal["vtab1k", "fgvc"]
 
@@ -115,6 +116,15 @@ def take_inventory(root: Path, benchmark: Benchmark | None = None) -> Inventory:
     return Inventory(str(root), benchmark, missing, tuple(_check(rules.read(folder)) for folder in folders))
 
 
+def holds_tasks(root: Path) -> bool:
+    """Tell whether a folder is a task of VTAB-1k or FGVC, or holds one."""
+    try:
+        folders = [root, *(child for child in root.iterdir() if child.is_dir())]
+    except OSError:
+        return False
+    return any(rules.is_task(folder) for rules in _RULES.values() for folder in folders)
+
+
 @dataclass(frozen=True)
 class _Rules:
     title: str
@@ -187,7 +197,7 @@ def _other_counts(task: Task) -> Iterator[Fault]:
     for key, listing in task.listings.items():
         known = task.expected.get(key)
         if listing.items and known is not None and len(listing.items) != known:
-            yield Fault("count", f"{listing.file} lists {len(listing.items)} images, the original {known}")
+            yield Fault("count", f"{listing.file} lists {counted(len(listing.items), 'image')}, the original {known}")
 
 
 def _other_union(task: Task, digests: Mapping[str, bytes]) -> Iterator[Fault]:
@@ -240,4 +250,6 @@ def _unlisted(task: Task) -> Iterator[Fault]:
     for folder, names in listed.items():
         others = sorted(n for n in task.files.names(folder) - names if Path(n).suffix.lower() in EXTENSIONS)
         if others:
-            yield Fault("unlisted", f"{folder or '.'} holds {len(others)} images that no list has, as {others[0]}")
+            yield Fault(
+                "unlisted", f"{folder or '.'} holds {counted(len(others), 'image')} that no list has, as {others[0]}"
+            )
