@@ -37,14 +37,14 @@ def hf_model(kind, **sizes):
 MODELS = {
     "EVA-02, fused": (
         lambda: timm_model("eva02_tiny_patch14_224", **VIT | {"img_size": 28}),
-        {"norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1_g", "mlp.fc1_x", "mlp.fc2"},
+        {"norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"},
         {"patch_embed.proj", "fc_norm"},
         [f"blocks.{i}" for i in (0, 1)],
     ),
     "EVA-02, apart": (
         lambda: timm_model("eva02_base_patch14_224", **VIT | {"img_size": 28}),
         {
-            *("norm1", "attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.norm", "attn.proj"),
+            *("norm1", "attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.proj"),
             *("norm2", "mlp.fc1_g", "mlp.fc1_x", "mlp.norm", "mlp.fc2"),
         },
         {"patch_embed.proj", "fc_norm"},
@@ -57,8 +57,8 @@ MODELS = {
         [f"blocks.{i}" for i in (0, 1)],
     ),
     "ViT, parallel and scaled": (
-        lambda: timm_model("vit_wee_patch16_reg1_gap_256", **VIT),
-        {"in_norm", "in_proj", "q_norm", "k_norm", "attn_out_proj", "mlp_out_proj"},
+        lambda: timm_model("vit_pwee_patch16_reg1_gap_256", **VIT),
+        {"in_norm", "in_proj", "attn_out_proj", "mlp_out_proj"},
         {"patch_embed.proj", "fc_norm"},
         [f"blocks.{i}" for i in (0, 1)],
     ),
@@ -71,10 +71,10 @@ MODELS = {
         [f"layers.{i}.blocks.0" for i in (0, 1)],
     ),
     "ConvNeXt": (
-        lambda: timm_model("convnext_atto", depths=(1, 1), dims=(8, 16), num_classes=5),
+        lambda: timm_model("convnext_atto", depths=(1,) * 4, dims=(8,) * 4, num_classes=5),
         {"conv_dw", "norm", "mlp.fc1", "mlp.fc2"},
-        {"stem.0", "stem.1", "stages.1.downsample.0", "stages.1.downsample.1", "head.norm"},
-        [f"stages.{i}.blocks.0" for i in (0, 1)],
+        {"stem.0", "stem.1", "head.norm", *(f"stages.{i}.downsample.{j}" for i in (1, 2, 3) for j in (0, 1))},
+        [f"stages.{i}.blocks.0" for i in range(4)],
     ),
     "PVT v2": (
         lambda: timm_model("pvt_v2_b0", depths=(1, 1, 1, 1), num_classes=5),
@@ -159,8 +159,8 @@ def test_blocks_are_chosen_by_index_and_parts_by_name():
 @pytest.mark.parametrize(
     ("name", "heads"),
     [
-        ("levit_128s", ["head.linear"]),
-        ("levit_conv_128s", ["head.linear"]),
+        ("levit_128s", ["head.linear", "head_dist.linear"]),
+        ("levit_conv_128s", ["head.linear", "head_dist.linear"]),
         ("samvit_base_patch16_224", ["head.fc"]),
         ("crossvit_tiny_240", ["head.0", "head.1"]),
         ("pit_ti_distilled_224", ["head", "head_dist"]),

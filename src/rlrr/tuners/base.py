@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlrr.backbones.anatomy import Family, regex_of, walk
-from rlrr.backbones.families import call_fused_linears, classifier_names, family_of, module_names
+from rlrr.backbones.families import call_fused_linears, family_of, module_names, trained_whole
 from rlrr.backbones.kinds import CONVOLUTIONS, LINEARS, NORMS
 from rlrr.errors import RLRRError
 from rlrr.tuners.config import TunerConfig, check_choice
@@ -174,7 +174,7 @@ class VisionTuner(BaseTuner):
             # now part of the regex
             peft_config.layers_to_transform = peft_config.layers_pattern = peft_config.parts = None
             if peft_config.modules_to_save is None:
-                peft_config.modules_to_save = classifier_names(model) or None
+                peft_config.modules_to_save = trained_whole(model)
         call_fused_linears(model)
 
     def _create_and_replace(

@@ -16,8 +16,8 @@ class AdaptFormerConfig(TunerConfig):
     `scale * Up(dropout(ReLU(Down(x))))`. The branch stands outside the block's drop path, as in the paper's code.
 
     Args:
-        target_modules: Modules to adapt: a regex, a list of name endings, or None for all blocks. Beside a module
-            that is no block of a known family the branch reads the module's own input.
+        target_modules: Modules to adapt: a regex, a list of name endings, or None for all blocks. In a model whose
+            residual stream is not known None is the MLP of each block, and the branch reads the MLP's own input.
         exclude_modules: Modules to leave out, written in the same way.
         modules_to_save: Modules to train whole. None is the model's classifier if `target_modules` is None too.
         parts: Parts of the default targets to adapt: there is one, "block".
