@@ -52,7 +52,6 @@ __all__ = [
     "prefix_tokens",
     "stacked_projections",
     "stage_depth",
-    "trained_whole",
 ]
 
 
@@ -146,19 +145,6 @@ def classifier_names(model: nn.Module) -> list[str]:
     return [
         path for name in (family.heads if family else ()) if name in modules for path in _weighted(name, modules[name])
     ]
-
-
-def trained_whole(model: nn.Module) -> list[str] | None:
-    """Return the classifiers as PEFT's `modules_to_save` takes them; None if there are none.
-
-    PEFT matches the endings of names in its own model: a classifier gets its full name there if another module, such as
-    the head of the network in a hybrid's stem, ends in the same way.
-    """
-    names = [name for name, _ in model.named_modules()]
-    return [
-        head if sum(name.endswith(head) for name in names) == 1 else f"base_model.model.{head}"
-        for head in classifier_names(model)
-    ] or None
 
 
 def call_fused_linears(model: nn.Module) -> None:

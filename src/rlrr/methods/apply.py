@@ -12,7 +12,7 @@ from peft import PeftConfig, get_peft_model
 from peft.tuners.tuners_utils import NoMatchingPeftModuleError
 from torch import nn
 
-from rlrr.backbones.families import block_linears, call_fused_linears, classifier_names, module_names, trained_whole
+from rlrr.backbones.families import block_linears, call_fused_linears, classifier_names, module_names
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 from rlrr.hints import expected, fits, is_plain
 from rlrr.methods.table import METHODS, Method
@@ -42,7 +42,7 @@ def apply_method(model: nn.Module, method: str, settings: Mapping[str, Any] | No
     if config.target_modules is None and type(config).__module__.startswith("peft."):  # ours know their own targets
         config.target_modules = _linears(model, METHODS[method].parts)
     if config.modules_to_save is None:
-        config.modules_to_save = trained_whole(model)
+        config.modules_to_save = classifier_names(model) or None
     try:
         return get_peft_model(model, config)
     except NoMatchingPeftModuleError as error:

@@ -24,12 +24,12 @@ from itertools import chain
 from typing import Any, ClassVar, Self
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
+from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlrr.backbones.anatomy import Family, regex_of, walk
-from rlrr.backbones.families import call_fused_linears, family_of, module_names, trained_whole
+from rlrr.backbones.families import call_fused_linears, classifier_names, family_of, module_names
 from rlrr.backbones.kinds import CONVOLUTIONS, LINEARS, NORMS
 from rlrr.errors import RLRRError
 from rlrr.tuners.config import TunerConfig, check_choice
@@ -146,6 +146,11 @@ class VisionTuner(BaseTuner):
         for name, tensor in self.start_shared(config).items():
             getattr(self, name)[adapter_name] = nn.Parameter(tensor, requires_grad=not config.inference_mode)
         super().inject_adapter(model, adapter_name, *args, **kwargs)
+        for module in list(model.modules()):
+            for name, child in module.named_children():
+                # PEFT takes every module whose name ends as a classifier's: also the empty head of a hybrid's stem
+                if isinstance(child, ModulesToSaveWrapper) and next(child.parameters(), None) is None:
+                    setattr(module, name, child.original_module)
         for norm in frozen_norms(model):
             norm.eval()
 
@@ -174,7 +179,7 @@ class VisionTuner(BaseTuner):
             # now part of the regex
             peft_config.layers_to_transform = peft_config.layers_pattern = peft_config.parts = None
             if peft_config.modules_to_save is None:
-                peft_config.modules_to_save = trained_whole(model)
+                peft_config.modules_to_save = classifier_names(model) or None
         call_fused_linears(model)
 
     def _create_and_replace(
@@ -261,6 +266,8 @@ def _subclasses(layer_class: type[AdaptedLayer]) -> Iterator[type[AdaptedLayer]]
 
 
 __all__ = [
+    "NORMS",
+    "Family",
     "NotMergeableError",
     "RLRRError",
     "VisionTuner",

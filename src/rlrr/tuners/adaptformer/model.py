@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from rlrr.backbones.anatomy import Family
 from rlrr.tuners.adaptformer.layer import AdaptFormerLayer
+from rlrr.tuners.base import Family
 from rlrr.tuners.branch import BranchTuner, features
 from rlrr.tuners.layer import AdaptedLayer
 

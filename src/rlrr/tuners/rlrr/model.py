@@ -7,8 +7,7 @@ from typing import Literal
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
-from rlrr.backbones.kinds import NORMS
-from rlrr.tuners.base import RLRRError, VisionTuner, family_of, is_plain
+from rlrr.tuners.base import NORMS, RLRRError, VisionTuner, family_of, is_plain
 from rlrr.tuners.layer import AdaptedLayer
 from rlrr.tuners.rlrr.combine import combined_config, combined_module
 from rlrr.tuners.rlrr.config import RLRRConfig

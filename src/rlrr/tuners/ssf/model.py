@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from rlrr.backbones.kinds import NORMS
-from rlrr.tuners.base import VisionTuner, is_plain
+from rlrr.tuners.base import NORMS, VisionTuner, is_plain
 from rlrr.tuners.layer import AdaptedLayer
 from rlrr.tuners.ssf.layer import SSFLayer
 
