@@ -56,9 +56,9 @@ MODELS = {
         {"patch_embed.proj", "fc_norm"},
         [f"blocks.{i}" for i in (0, 1)],
     ),
-    "ViT with registers": (
-        lambda: timm_model("vit_wee_patch16_reg1_gap_256", **VIT),
-        {"norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"},
+    "ViT, parallel and scaled": (
+        lambda: timm_model("vit_pwee_patch16_reg1_gap_256", **VIT),
+        {"in_norm", "in_proj", "attn_out_proj", "mlp_out_proj"},
         {"patch_embed.proj", "fc_norm"},
         [f"blocks.{i}" for i in (0, 1)],
     ),
@@ -71,7 +71,7 @@ MODELS = {
         [f"layers.{i}.blocks.0" for i in (0, 1)],
     ),
     "ConvNeXt": (
-        lambda: timm_model("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), num_classes=5),
+        lambda: timm_model("convnext_atto", depths=(1,) * 4, dims=(8,) * 4, num_classes=5),
         {"conv_dw", "norm", "mlp.fc1", "mlp.fc2"},
         {"stem.0", "stem.1", "head.norm", *(f"stages.{i}.downsample.{j}" for i in (1, 2, 3) for j in (0, 1))},
         [f"stages.{i}.blocks.0" for i in range(4)],

@@ -159,7 +159,7 @@ def test_the_blocks_of_a_resnet_are_counted_through_its_stages():
         ("convnext_atto", [f"stages.{i}.blocks.{j}" for i, depth in enumerate((2, 2, 6, 2)) for j in range(depth)]),
     ],
 )
-def test_a_family_without_regexes_has_the_blocks_that_timm_groups(name, blocks):
+def test_a_model_of_timm_without_regexes_has_the_blocks_that_timm_groups(name, blocks):
     with torch.device("meta"):
         model = timm.create_model(name)
     assert block_names(model) == module_names(model, "block") == blocks

@@ -174,7 +174,8 @@ def _npz_layout(path: Path) -> dict[str, Any]:
 
 def _state_layout(state: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Read the sizes of the model from a state dict, as far as it shows them, under the same names as `_layout`."""
-    layout: dict[str, Any] = {"number of blocks": len({block for name in state if (block := block_name(name))})}
+    names = (name for name in state if not name.startswith("patch_embed."))  # a hybrid's stem has blocks of its own
+    layout: dict[str, Any] = {"number of blocks": len({block for name in names if (block := block_name(name))})}
     for name, tensor in state.items():
         if name.endswith(".weight") and module_kind(name.removesuffix(".weight")) == "patch_embed":
             layout |= {"patch size": tuple(tensor.shape[2:]), "width": tensor.shape[0]}
@@ -189,7 +190,7 @@ def _layout(skeleton: Any) -> dict[str, Any]:
     if isinstance(skeleton, VisionTransformer):  # timm renames nothing in files of plain ViTs
         layout["number of blocks"] = stage_depth(skeleton)
         layout["width"] = skeleton.embed_dim
-        layout["number of heads"] = getattr(skeleton.blocks[0].attn, "num_heads", 0)
+        layout["number of heads"] = getattr(getattr(skeleton.blocks[0], "attn", None), "num_heads", 0)
     return layout
 
 

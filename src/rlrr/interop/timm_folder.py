@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -80,47 +80,79 @@ def _move_extra_biases(model: nn.Module, extra: Set[str], input_size: Sequence[i
         input_size: Shape (C, H, W) of an image.
     """
     layers = {name.removesuffix(".bias"): model.get_submodule(name.rpartition(".")[0]) for name in extra}
-    for conv, norm in _batch_norms_after(model, layers.values(), input_size):
-        norm.running_mean -= conv.bias.detach()  # the norm subtracts its mean
-        conv.register_parameter("bias", None)
+    moves = [_into_batch_norm(conv, norm) for conv, norm in _batch_norms_after(model, layers.values(), input_size)]
+    for name, layer in layers.items():
+        parent: Any = model.get_submodule(name.rpartition(".")[0])
+        if name.endswith("qkv") and isinstance(getattr(parent, "q_bias", None), nn.Parameter):
+            moves.append(_into_attention(layer, parent))
+    _move_where_the_function_stays(model, moves, input_size)
     for name, layer in layers.items():
         norm = getattr(model.get_submodule(name.rpartition(".")[0]), "norm", None)
-        if name.endswith("reduction") and isinstance(layer, nn.Linear) and isinstance(norm, nn.LayerNorm):
+        if not (name.endswith("reduction") and isinstance(layer, nn.Linear) and isinstance(norm, nn.LayerNorm)):
+            continue
+        if norm.normalized_shape == (layer.in_features,):  # in Swin V2 the norm comes after
             _move_into_layer_norm(layer, norm)
-    attentions = {
-        name.rpartition(".")[0]: layer
-        for name, layer in layers.items()
-        if name.endswith("qkv") and layer.bias is not None
-    }
-    _move_into_attentions(model, attentions, input_size)
 
 
-def _move_into_attentions(model: nn.Module, linears: Mapping[str, Any], input_size: Sequence[int]) -> None:
-    """Move the bias of a fused qkv into `q_bias` and `v_bias` of its attention.
+Move = tuple[Callable[[], None], Callable[[], None]]
+"""A change of a model, and its undoing."""
 
-    A shift of all keys changes no plain softmax, and is dropped. It acts where keys are rotated or normalised.
 
-    Args:
-        model: The merged model.
-        linears: The qkv linears, by the name of their attention.
-        input_size: Shape (C, H, W) of an image.
+def _move_where_the_function_stays(model: nn.Module, moves: Sequence[Move], input_size: Sequence[int]) -> None:
+    """Make all moves that leave the logits of an image of noise as they are.
+
+    A norm may not be alone to take the output of a convolution, and a shift of keys acts where they are rotated.
     """
-    pairs = [(model.get_submodule(name), linear) for name, linear in linears.items()]
-    apart = [pair for pair in pairs if isinstance(getattr(pair[0], "q_bias", None), nn.Parameter)]
-    if not apart:
+    if not moves:
         return
-    images = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(0)).to(apart[0][1].weight)
-    biases = [linear.bias for _, linear in apart]
+    images = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(0)).to(next(model.parameters()))
     with torch.no_grad():
         before = model.eval()(images)
-        for sign in (1, -1):  # and back, if the function changes
-            for (attention, linear), bias in zip(apart, biases, strict=True):
-                query, _, value = bias.chunk(3)
-                attention.q_bias += sign * query
-                attention.v_bias += sign * value
-                linear.register_parameter("bias", None if sign == 1 else bias)
-            if sign == 1 and torch.allclose(model(images), before, rtol=0, atol=1e-4 * before.abs().max().item()):
-                return
+
+        def stays() -> bool:
+            return torch.allclose(model(images), before, rtol=0, atol=1e-4 * before.abs().max().item())
+
+        for move, _ in moves:
+            move()
+        if stays():
+            return
+        for _, undo in moves:
+            undo()
+        for move, undo in moves:
+            move()
+            if not stays():
+                undo()
+
+
+def _into_batch_norm(conv: Any, norm: Any) -> Move:
+    bias = conv.bias
+
+    def move() -> None:
+        norm.running_mean -= bias.detach()  # the norm subtracts its mean
+        conv.register_parameter("bias", None)
+
+    def undo() -> None:
+        norm.running_mean += bias.detach()
+        conv.register_parameter("bias", bias)
+
+    return move, undo
+
+
+def _into_attention(linear: Any, attention: Any) -> Move:
+    """Move the bias of a fused qkv into `q_bias` and `v_bias`; a shift of all keys changes no plain softmax."""
+    bias, (query, _, value) = linear.bias, linear.bias.detach().chunk(3)
+
+    def move() -> None:
+        attention.q_bias += query
+        attention.v_bias += value
+        linear.register_parameter("bias", None)
+
+    def undo() -> None:
+        attention.q_bias -= query
+        attention.v_bias -= value
+        linear.register_parameter("bias", bias)
+
+    return move, undo
 
 
 def _batch_norms_after(model: nn.Module, layers: Iterable[nn.Module], input_size: Sequence[int]) -> list[Any]:

@@ -24,6 +24,7 @@ from itertools import chain
 from typing import Any, ClassVar, Self
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -149,6 +150,11 @@ class VisionTuner(BaseTuner):
         for name, tensor in self.start_shared(config).items():
             getattr(self, name)[adapter_name] = nn.Parameter(tensor, requires_grad=not config.inference_mode)
         super().inject_adapter(model, adapter_name, *args, **kwargs)
+        for module in list(model.modules()):
+            for name, child in module.named_children():
+                # PEFT takes every module whose name ends as a classifier's: also the empty head of a hybrid's stem
+                if isinstance(child, ModulesToSaveWrapper) and next(child.parameters(), None) is None:
+                    setattr(module, name, child.original_module)
         for norm in frozen_norms(model):
             norm.eval()
 

@@ -17,8 +17,8 @@ class AdaptFormerConfig(TunerConfig):
     `TunerConfig` describes the settings that choose modules.
 
     Args:
-        target_modules: Modules to adapt: a regex, a list of name endings, or None for all blocks. Beside a module
-            that is no block of a known family the branch reads the module's own input.
+        target_modules: Modules to adapt: a regex, a list of name endings, or None for all blocks. In a model whose
+            residual stream is not known None is the MLP of each block, and the branch reads the MLP's own input.
         parts: Parts of the default targets to adapt: there is one, "block".
         bottleneck: Width of the bottleneck: 64 in the paper's runs on images, 8 in most tables of VTAB-1k.
         scale: Fixed factor of the branch, with its last bias.

@@ -19,13 +19,13 @@ CONVOLUTIONS = ("scale", "rescale")
 class RLRRConfig(TunerConfig):
     """Residual-based Low-Rank Rescaling (Dong et al., CVPR 2024, arXiv 2403.19067).
 
-    A frozen linear (W, b) becomes `W + (scale_out scale_in) ⊙ W` and `b + shift`; a LayerNorm or convolution gains
-    a scale and a shift of its output. With no argument the whole backbone is adapted as in the paper.
+    A frozen linear (W, b) becomes `W + (scale_out scale_in) ⊙ W` and `b + shift`; a norm or convolution gains a scale
+    and a shift of its output, an RmsNorm a scale alone. With no argument the whole backbone is adapted as in the paper.
     `TunerConfig` describes the other settings that choose modules.
 
     Args:
         target_modules: Modules to adapt: a regex, a list of name endings, or None for the default of the model's
-            family (timm ViT, DeiT, DINOv2, Swin, ResNet; transformers ViT, DeiT, DINOv2).
+            family or, in a model without one, every module of a kind that can be adapted (docs/backbones.md).
         parts: Parts of the default targets to adapt, None for all (Fig. 2): "attn", "mlp", "norm" (with the final one)
             and "patch_embed" of a ViT; Swin has "downsample" in place of the last; a ResNet has "conv" (in the
             blocks), "downsample" and "stem".

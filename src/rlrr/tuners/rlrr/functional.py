@@ -306,7 +306,9 @@ class _RescaledLinear(torch.autograd.Function):
     ) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             changed = _changed_weight(weight, scale_out, scale_in, residual, multiply_weight, x.dtype)
-            return F.linear(x, changed, None if bias is None else bias.to(x.dtype))
+            result = F.linear(x, changed, None if bias is None else bias.to(x.dtype))
+            # of a batch F.linear gives a view, which autograd would let no one change in place, as EVA's attention does
+            return torch.ops.aten._unsafe_view(result, result.shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

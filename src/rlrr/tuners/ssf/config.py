@@ -12,7 +12,7 @@ from rlrr.tuners.config import TunerConfig, check_choice
 class SSFConfig(TunerConfig):
     """Scaling and shifting of features (Lian et al., NeurIPS 2022, arXiv 2210.08823).
 
-    The output z of a linear, LayerNorm or convolution becomes `z * scale + shift`. With no argument the patch
+    The output z of a linear, norm or convolution becomes `z * scale + shift`. With no argument the patch
     embedding, all norms and all linears of the blocks are adapted, as in the paper. `TunerConfig` describes the
     settings that choose modules.
 
