@@ -57,12 +57,17 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[e
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML in which 1e-3 is a number.
+    """Parse YAML in which 1e-3 is a number, and whose values are those of JSON: no date, set or bytes.
 
     Raises:
-        yaml.YAMLError: the text is not YAML.
+        yaml.YAMLError: the text is not such YAML.
     """
-    return yaml.load(text, _Loader)
+    try:
+        content = yaml.load(text, _Loader)
+        json.dumps(content)
+    except (TypeError, ValueError, RecursionError) as error:  # of a date or number that there is not, too
+        raise yaml.YAMLError(str(error)) from error
+    return content
 
 
 def packaged_recipes() -> list[str]:
@@ -170,10 +175,9 @@ def read_options(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         content = parse_yaml(text)
-        json.dumps(content)  # no option is a date, a set or bytes, which YAML has too
     except FileNotFoundError:
         raise RLRRError(f"There is no recipe {path}.") from None
-    except (OSError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:  # YAML's own, or of a value
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path} is not a recipe: {' '.join(str(error).split())}.") from None
     if is_changed(path):
         logger.warning("%s was changed since it was written. If that was you, delete its first line.", path)
