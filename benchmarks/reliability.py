@@ -136,7 +136,7 @@ def main(
         minutes: Longest time of a part.
         output: Folder of reliability.json, reliability.md and of the stage.
     """
-    stage = Stage(output.resolve() / "reliability-stage")
+    stage = Stage(output.resolve() / "reliability-stage", fresh=True)
     stage.prepare()
     counts = {"kills": kills, "fills": fills, "repeats": repeats, "stride": stride, "examples": examples}
     asked = {name: int(count) for name, count in counts.items()} | {"seed": int(seed)}

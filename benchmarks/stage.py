@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -75,7 +76,10 @@ class Stage:
     """Tiny images, a task of VTAB-1k, a backbone of two blocks, and runs on them, below one folder."""
 
     root: Path
+    fresh: bool = False
+    """Whether undisturbed commands run in a new process of Python, which orders sets in another way."""
     baselines: dict[str, Any] = field(default_factory=dict)
+    """What undisturbed commands have left, and how they ended, by name."""
 
     def prepare(self) -> None:
         """Make what is not there yet, and load all that commands load."""
@@ -132,6 +136,10 @@ class Stage:
         if name not in self.baselines:
             folder = self.empty("undisturbed")
             ended = self.call(self.commands[name], folder)
+            if self.fresh and not ended.code:
+                folder = self.empty("undisturbed")
+                words = [sys.executable, "-m", "rlrr.cli.main", *self.commands[name]]
+                subprocess.run(words, cwd=folder, env=_environment(folder), check=True, capture_output=True)
             if ended.code:
                 raise RLRRError(f"{name} fails without any disturbance: {ended.err}")
             self.baselines[name] = content(folder / "out"), ended
@@ -165,10 +173,8 @@ class Stage:
             if not (child := os.fork()):
                 _run(arguments, folder, texts, at)
             status = _wait(child, start, kill_after)
-            out, err, operations = (
-                path.read_text(errors="replace") if path.exists() else "" for path in texts.values()
-            )
-        return Ended(os.waitstatus_to_exitcode(status), out, err, int(operations or 0), time.monotonic() - start)
+            read = [path.read_text(errors="replace") if path.exists() else "" for path in texts.values()]
+        return Ended(os.waitstatus_to_exitcode(status), *read[:2], int(read[2] or 0), time.monotonic() - start)
 
 
 def _run(arguments: Sequence[str], folder: Path, texts: Mapping[str, Path], at: Callable[[int], None] | None) -> None:
@@ -176,10 +182,10 @@ def _run(arguments: Sequence[str], folder: Path, texts: Mapping[str, Path], at: 
     code = TRACEBACK
     try:
         os.chdir(folder)
-        os.environ |= {"HF_HUB_OFFLINE": "1", CACHE: str(folder / "cache")}
+        os.environ |= _environment(folder)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(texts[name], os.O_WRONLY | os.O_CREAT, 0o600), number)
-        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
         operations = _Operations(folder, at)
         sys.addaudithook(operations)
         try:
@@ -192,6 +198,10 @@ def _run(arguments: Sequence[str], folder: Path, texts: Mapping[str, Path], at: 
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", CACHE: str(folder / "cache")}
 
 
 def _wait(child: int, start: float, kill_after: float | None) -> int:

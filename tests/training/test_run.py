@@ -488,7 +488,7 @@ def test_the_record_of_a_run_says_what_was_done(recipe, tmp_path, tiny_backbone)
     }
     assert record.backbone["name"] == tiny_backbone
     assert record.parameters["head"] == 32 * 3 + 3
-    assert json.loads((tmp_path / "run" / RECORD).read_text())["format"] == 1
+    assert json.loads((tmp_path / "run" / RECORD).read_text())["format"] == 2
 
 
 def test_several_processes_are_refused_before_anything_is_written(recipe, tmp_path, monkeypatch):
