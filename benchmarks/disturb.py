@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -63,12 +64,11 @@ def fill(stage: Stage, number: int, seed: int = 0) -> dict[str, Any]:
         facts = {
             "command": name,
             "at": f"file operation {moment}",
-            "left": left if is_real else "refused",
-            "said": ended.said,
-            "as it should be": _said_so(ended),
+            "free bytes": left if is_real else "refused",
+            "said": ended.said if ended.code else "",
         }
         again = _gone_on(stage, name, folder, expected)
-        return facts | again | {"ok": again["ok"] and facts["as it should be"]}
+        return facts | again | {"ok": again["ok"] and _said_so(ended)}
 
 
 def _drawn(stage: Stage, number: int, seed: int) -> tuple[str, bool, random.Random]:
@@ -78,7 +78,7 @@ def _drawn(stage: Stage, number: int, seed: int) -> tuple[str, bool, random.Rand
 
 def _said_so(ended: Ended) -> bool:
     """Tell whether a command on a full disk ended as it should: in one sentence about that, or done."""
-    return ended.code == 0 or (ended.is_sentence and "No space left" in ended.err)
+    return ended.code == 0 or (ended.is_sentence and re.search(r"No space left|MiB free", ended.err) is not None)
 
 
 def _gone_on(stage: Stage, name: str, folder: Path, expected: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _gone_on(stage: Stage, name: str, folder: Path, expected: dict[str, Any]) ->
         "again": again.code,
         "again said": again.said if again.code else "",
         "differ": differ,
-        "left": left,
+        "remains": left,
         "ok": accepted and not (broken or differ or left),
     }
 

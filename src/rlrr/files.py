@@ -152,11 +152,12 @@ def is_full(folder: Path) -> bool:
 
 
 def expect_new_file(path: Path) -> None:
-    """Refuse a path that exists.
+    """Refuse a path that exists, after deleting what a killed process has left of it.
 
     Raises:
         UsageError: the path exists.
     """
+    remove_remains(path)
     if path.exists():
         raise UsageError(f"{path} exists: give another `output`; nothing is overwritten.")
 

@@ -135,9 +135,12 @@ def _made(plan: Plan, fingerprint: str, folder: Path) -> tuple[Result | None, st
             if key != "recipe" and made[key] != now
         ]
         weights = result.fingerprint if result else made.get("fingerprint", fingerprint)
+        if result and any(getattr(result, key) != made[key] for key in plan.options()):
+            raise RLRRError
     except (KeyError, TypeError, RLRRError):
         raise RLRRError(
-            f"{folder / OPTIONS} is damaged, or of another version of rlrr: give another `output`."
+            f"{folder / OPTIONS} is damaged, not of the {RESULT} beside it, or of another version of rlrr: give "
+            "another `output`."
         ) from None
     if recipe.digest() != plan.recipe.digest():
         here = {name: getattr(plan.recipe, name) for name in ELSEWHERE}
