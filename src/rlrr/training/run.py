@@ -122,7 +122,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         record.metrics.update(train_seconds=round(trainer.seconds, 1), peak_memory_mb=peak_memory(), device=_device())
         if test:
             record = _tested(model, record, test, recipe)
-        written = save_adapter(folder, model, record, beside=[RECIPE, METRICS])
+        written = save_adapter(folder, model, record, [RECIPE, METRICS])
     remove_checkpoints(folder)  # the adapter is safe now
     return written
 
