@@ -20,7 +20,7 @@ import zlib
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import timm
@@ -37,8 +37,10 @@ from rlrr.data.decode import decode
 from rlrr.data.load import load_data
 from rlrr.errors import RLRRError
 from rlrr.files import SEAL, file_checksum, write_sealed
+from rlrr.hints import members
 from rlrr.inference.predict import load
 from rlrr.methods.apply import method_config
+from rlrr.methods.table import METHODS
 from rlrr.recipes.files import RECIPE, load_recipe, packaged_recipes, read_recipe, write_recipe
 from rlrr.recipes.recipe import Recipe
 
@@ -248,12 +250,30 @@ def recipes(stage: Stage) -> st.SearchStrategy[bytes]:
         max_leaves=6,
     )
     written = st.dictionaries(st.one_of(st.sampled_from(names), st.text(max_size=12)), value, max_size=6).map(_as_yaml)
-    mostly_right = st.dictionaries(st.sampled_from(names), value, max_size=2).map(
-        lambda options: _as_yaml({"data": str(stage.root / "images"), "epochs": 1} | options)
+    hints = get_type_hints(Recipe)
+    right = st.fixed_dictionaries(
+        {"data": st.just(str(stage.root / "images")), "model": st.just(str(stage.root / "backbone"))},
+        optional={name: _right(name, hint) for name, hint in hints.items() if name not in _TEXTS},
     )
+    odd = st.dictionaries(st.sampled_from(names), value, max_size=1)
+    mostly_right = st.builds(lambda options, others: _as_yaml(options | others), right, odd)
     changed = st.builds(_edited, st.sampled_from(_recipe_texts()), st.lists(edits(), min_size=1, max_size=3))
     hard = st.sampled_from(_HARD).map(str.encode)
-    return st.one_of(written, mostly_right, changed, st.builds(_edited, hard, st.lists(edits(), max_size=1)))
+    harder = st.builds(_edited, hard, st.lists(edits(), max_size=1))
+    return st.one_of(written, mostly_right, right.map(_as_yaml), changed, harder)
+
+
+def _right(name: str, hint: Any) -> st.SearchStrategy[Any]:
+    """Values that an option may have, if it goes together with the others."""
+    kinds = members(hint)
+    if get_origin(kinds[0]) is Literal:
+        return st.sampled_from(get_args(kinds[0]))
+    if name == "settings":
+        return st.sampled_from([{}, {"rank": 2}, {"r": 4}, {"parts": ["attn"]}, {"layers_to_transform": [0]}, {"x": 1}])
+    if name == "method":
+        return st.sampled_from(list(METHODS))
+    simple = {bool: st.booleans(), int: st.integers(1, 64), float: st.floats(0.001, 0.9)}
+    return simple.get(kinds[0], st.just([0.5, 1.0]))
 
 
 def read_as_recipe(stage: Stage, example: bytes, scratch: Path) -> str:
@@ -274,6 +294,7 @@ def read_as_recipe(stage: Stage, example: bytes, scratch: Path) -> str:
     return ""
 
 
+_TEXTS = ("data", "model", "weights", "objective")  # options that are text, or depend on the method
 _WORDS = ["rlrr", "lora", "full", "~nobody/x", "sample:", "sample:mnist", "hub:", "a" * 5000, "\0", "../..", "1e5"]
 _WORDS += ["vit_small_focus", "paper", "best", "-1", ".nan", "0x10", "null", "true", "{", "[", "é", "\ud83d\ude00"]
 _HARD = [
