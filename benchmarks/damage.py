@@ -108,8 +108,13 @@ def kits(stage: Stage) -> dict[str, Kit]:
 
 
 def cases(kits: dict[str, Kit], repeats: int) -> list[Case]:
-    """List all cases; cuts and flips, which are drawn, so many times each."""
-    return list(_cases(kits, repeats))
+    """List all cases; cuts and flips, which are drawn, so many times each.
+
+    Their order is drawn once, so that a measurement that ends early has seen some of each kind.
+    """
+    every = list(_cases(kits, repeats))
+    random.Random(0).shuffle(every)
+    return every
 
 
 def _cases(kits: dict[str, Kit], repeats: int) -> Iterator[Case]:

@@ -56,7 +56,7 @@ def cases(part: str, stage: Stage, counts: dict[str, int], seed: int) -> list[Ca
         return [lambda i=i: fill(stage, i, seed) for i in range(counts["fills"])]  # type: ignore[misc]
     if part == "damage":
         made = kits(stage)
-        every = damage_cases(made, counts["repeats"])[:: counts["stride"]]
+        every = damage_cases(made, counts["repeats"])
         return [lambda case=case: damage(stage, made[case.kit], case) for case in every]  # type: ignore[misc]
     return [lambda kind=kind, i=i: fuzz(stage, kind, i) for kind, i in _chunks(counts["examples"], seed)]  # type: ignore[misc]
 
@@ -117,7 +117,6 @@ def main(
     kills: PositiveInt = 50,
     fills: PositiveInt = 30,
     repeats: PositiveInt = 3,
-    stride: PositiveInt = 1,
     examples: PositiveInt = 2000,
     seed: NonNegativeInt = 0,
     minutes: PositiveFloat = 75.0,
@@ -130,7 +129,6 @@ def main(
         kills: Number of kills.
         fills: Number of times that a disk fills.
         repeats: Number of cuts, and of flips, of each file for each command.
-        stride: Take every so many of the damages, 1 for all.
         examples: Number of inputs made by hypothesis, half of them images.
         seed: Seed of all that is drawn.
         minutes: Longest time of a part.
@@ -138,7 +136,7 @@ def main(
     """
     stage = Stage(output.resolve() / "reliability-stage", fresh=True)
     stage.prepare()
-    counts = {"kills": kills, "fills": fills, "repeats": repeats, "stride": stride, "examples": examples}
+    counts = {"kills": kills, "fills": fills, "repeats": repeats, "examples": examples}
     asked = {name: int(count) for name, count in counts.items()} | {"seed": int(seed)}
     results = _begun(output, asked)
     for part in parts:
