@@ -32,9 +32,10 @@ check: install
 test: install
 	$(PYTEST)
 
-# Everything, with the full matrices of which `make test` has a sample.
+# Everything, with the full matrices of which `make test` has a sample. What is stopped goes on, but for the tests.
 soak: install
 	$(PYTEST) -m ''
+	$(BIN)/python benchmarks/reliability.py --output bench
 
 # Style, formatting and types.
 lint: install

@@ -1,4 +1,4 @@
-"""The exceptions a user can cause, the search for the name that was meant, and the check for an extra's packages."""
+"""The exceptions a user can cause, the words in their messages, and the check for an extra's packages."""
 
 from __future__ import annotations
 
@@ -56,6 +56,12 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     bare = {choice.lstrip("-"): choice for choice in choices}  # the hyphens of options would make all of them alike
     near = difflib.get_close_matches(name.lstrip("-"), list(bare), n=3, cutoff=0.6)
     return f" Did you mean {', '.join(bare[choice] for choice in near)}?" if near else ""
+
+
+def shown(value: object) -> str:
+    """Write a value for a message, as in code, and cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def require(extra: str) -> None:

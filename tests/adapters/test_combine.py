@@ -15,6 +15,7 @@ from rlrr.adapters.combine import combine
 from rlrr.adapters.folder import load_adapter, merged_model
 from rlrr.adapters.record import read_record
 from rlrr.errors import RLRRError, UsageError
+from rlrr.files import read_sealed
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +120,7 @@ def test_runs_that_do_not_go_together_are_refused(runs, make_adapter, official_b
 
 def test_another_preprocessing_is_refused(runs, make_adapter, tmp_path):
     run = make_adapter(tmp_path / "other")
-    record = json.loads((run / "rlrr.json").read_text())
+    record = read_sealed(run / "rlrr.json")
     record["preprocessing"]["crop_mode"] = "squash"
     (run / "rlrr.json").write_text(json.dumps(record))
     with pytest.raises(RLRRError, match=r"differ in preprocessing \(crop_mode\)"):

@@ -27,6 +27,7 @@ from rlrr.adapters.folder import (
 from rlrr.adapters.record import PEFT_CONFIG, RECORD, TENSORS, Record, read_record
 from rlrr.backbones import load_backbone
 from rlrr.errors import RLRRError
+from rlrr.files import read_sealed
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.methods.apply import apply_method
 from rlrr.methods.capabilities import can_merge
@@ -92,7 +93,8 @@ def edit(folder: Path, change) -> None:
 
 
 def edit_record(folder: Path, **values) -> None:
-    record = json.loads((folder / RECORD).read_text())
+    """Change the record by hand, and delete the line of its checksum."""
+    record = read_sealed(folder / RECORD)
     (folder / RECORD).write_text(json.dumps(record | values))
 
 
@@ -238,7 +240,7 @@ def test_a_damaged_record_is_named(rlrr_folder, text):
         ({}, "names no format"),
         ({"format": "1"}, "names no format"),
         ({"format": 1}, "damaged: backbone, classes"),
-        ({"format": 2}, "format 2, newer than this rlrr reads"),
+        ({"format": 3}, "format 3, newer than this rlrr reads"),
     ],
 )
 def test_a_record_that_is_not_ours_is_refused(rlrr_folder, content, said):
@@ -250,6 +252,77 @@ def test_a_record_that_is_not_ours_is_refused(rlrr_folder, content, said):
 def test_a_record_with_a_key_too_many_is_refused(rlrr_folder):
     edit_record(rlrr_folder, surprise=1)
     with pytest.raises(RLRRError, match="surprise missing or stray"):
+        load_adapter(rlrr_folder)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"classes": [\n    "a"', '"classes": [\n    "A"'), ('"method": "rlrr"', '"method": "full"'), ("0.5", "0.4")],
+)
+def test_a_record_that_was_changed_is_refused_until_its_checksum_is_deleted(rlrr_folder, before, after):
+    text = (rlrr_folder / RECORD).read_text()
+    assert before in text
+    (rlrr_folder / RECORD).write_text(text.replace(before, after))
+    with pytest.raises(RLRRError, match=r"rlrr\.json is damaged, or was changed .* delete the line sha256"):
+        read_record(rlrr_folder)
+    lines = [line for line in text.replace(before, after).splitlines() if '"sha256"' not in line]
+    lines[-2] = lines[-2].rstrip(",")
+    (rlrr_folder / RECORD).write_text("\n".join(lines))
+    read_record(rlrr_folder)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"classes": 3},
+        {"classes": []},
+        {"classes": ["a", "a", "b"]},
+        {"classes": ["a", 1, "b"]},
+        {"method": None},
+        {"recipe": []},
+        {"preprocessing": {}},
+        {"metrics": None},
+        {"format": True},
+        {"tensors_sha256": 0},
+        {"files_sha256": {"adapter_config.json": 1}},
+    ],
+    ids=str,
+)
+def test_a_record_with_impossible_values_is_damaged_even_without_a_checksum(rlrr_folder, values):
+    edit_record(rlrr_folder, **values)
+    with pytest.raises(RLRRError, match=r"rlrr\.json is (damaged|not the record)"):
+        load_adapter(rlrr_folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("input_size", 32), ("input_size", [3, 32]), ("input_size", [3, 0, 0]), ("mean", [0.5]), ("std", "0.5")),
+        *(("interpolation", "cubic"), ("crop_pct", 0), ("crop_pct", None), ("crop_mode", "round")),
+    ],
+)
+def test_a_preprocessing_that_prepares_no_image_is_damaged(rlrr_folder, key, value):
+    edit_record(rlrr_folder, preprocessing=read_record(rlrr_folder).preprocessing | {key: value})
+    with pytest.raises(RLRRError, match="preprocessing"):
+        load_adapter(rlrr_folder)
+
+
+@pytest.mark.parametrize("name", ["rlrr", "lora"])
+def test_another_config_of_the_same_method_is_noticed(saved, tmp_path, name):
+    folder = Path(shutil.copytree(saved[name][0], tmp_path / "adapter"))
+    content = json.loads((folder / PEFT_CONFIG).read_text())
+    key = {"rlrr": "residual", "lora": "lora_alpha"}[name]  # which the shapes of the tensors do not show
+    (folder / PEFT_CONFIG).write_text(json.dumps(content | {key: not content[key] if name == "rlrr" else 99}))
+    with pytest.raises(RLRRError, match=r"adapter_config\.json is damaged, or not the file"):
+        load_adapter(folder)
+
+
+@pytest.mark.parametrize("values", [{"rank": "a"}, {"target_modules": "("}, {"rank": -1}, {"peft_type": []}], ids=str)
+def test_a_config_that_cannot_be_is_named_even_without_a_checksum(rlrr_folder, values):
+    edit_record(rlrr_folder, files_sha256={})
+    content = json.loads((rlrr_folder / PEFT_CONFIG).read_text())
+    (rlrr_folder / PEFT_CONFIG).write_text(json.dumps(content | values))
+    with pytest.raises(RLRRError):
         load_adapter(rlrr_folder)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import timm
 
+from rlrr.files import read_sealed
+
 pytestmark = pytest.mark.slow
 
 
@@ -38,7 +40,7 @@ def test_an_image_that_cannot_be_read_is_named_and_nothing_is_written(refused, f
 
 def test_without_the_images_it_merges_and_says_that_it_was_not_compared(rlrr, finished_run, tmp_path):
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
-    record = json.loads((run / "rlrr.json").read_text())
+    record = read_sealed(run / "rlrr.json")
     record["data"]["source"] = str(tmp_path / "gone")
     (run / "rlrr.json").write_text(json.dumps(record))
     result = rlrr("merge", run, "--output", tmp_path / "merged")

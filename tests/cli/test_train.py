@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rlrr.files import read_sealed
+
 pytestmark = pytest.mark.slow
 
 QUICK = ("--epochs", 1, "--batch-size", 8, "--precision", "fp32")
@@ -107,7 +109,7 @@ def test_a_recipe_of_before_the_settings_is_refused_naming_them(refused, finishe
 
 def test_a_run_of_before_the_settings_is_still_evaluated(rlrr, finished_run, images, tmp_path):
     old = Path(shutil.copytree(finished_run, tmp_path / "old"))
-    record = json.loads((old / "rlrr.json").read_text())
+    record = read_sealed(old / "rlrr.json")
     del record["recipe"]["settings"], record["recipe"]["objective"]
     record["recipe"] |= {"rank": None, "sides": "both", "frozen": "fp32", "warn_deviation": None, "random_crop": 0.5}
     (old / "rlrr.json").write_text(json.dumps(record))

@@ -19,6 +19,7 @@ import rlrr
 from rlrr.adapters.folder import save_adapter
 from rlrr.adapters.record import Record
 from rlrr.errors import UsageError
+from rlrr.files import read_sealed
 from rlrr.interop.merge import merge
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.recipes.recipe import Recipe
@@ -156,7 +157,7 @@ def test_a_bad_image_among_those_of_the_run_is_left_out(finished_run, images, tm
     own = Path(shutil.copytree(images, tmp_path / "own"))
     (own / "val" / "red" / "0.png").write_bytes(b"")
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
-    record = json.loads((run / "rlrr.json").read_text())
+    record = read_sealed(run / "rlrr.json")
     record["data"]["source"] = str(own)
     (run / "rlrr.json").write_text(json.dumps(record))
     assert merge(run, tmp_path / "merged").images == 8

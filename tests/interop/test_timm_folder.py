@@ -151,3 +151,20 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(RLRRError, match="No space left on the disk to write"):
         write_timm_folder(vit(), tmp_path / "model", ["a", "b"], config_of(vit()))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("damage", ["bit", "other"])
+def test_weights_or_a_config_that_were_changed_are_not_taken_for_a_backbone(tmp_path, name, damage):
+    folder, other = tmp_path / "model", tmp_path / "other"
+    write_timm_folder(vit(), folder, ["a", "b"], config_of(vit()))
+    load_backbone(str(folder), num_classes=3)
+    another = vit()
+    another.blocks[0].attn.qkv.weight.data += 1
+    write_timm_folder(another, other, ["a", "c"], config_of(another) | {"mean": (0.1, 0.2, 0.3)})
+    content = (folder / name).read_bytes()
+    changed = content.replace(b"0.5", b"0.4", 1) if name == "config.json" else content[:-9] + b"!" + content[-8:]
+    (folder / name).write_bytes(changed if damage == "bit" else (other / name).read_bytes())
+    for given in ({"name": str(folder)}, {"name": "vit_tiny_patch16_224", "weights": str(folder)}):
+        with pytest.raises(RLRRError, match=r"is damaged, or"):
+            load_backbone(**given, num_classes=3)

@@ -160,6 +160,21 @@ def test_a_recipe_comes_back_from_its_file(tmp_path):
     assert read_recipe(tmp_path / RECIPE).digest() == recipe.digest()
 
 
+@pytest.mark.parametrize("change", [("epochs: 30", "epochs: 31"), ("lora", "rlrr"), ("data: data", "data: date")])
+def test_a_written_recipe_that_was_changed_is_still_read_with_a_warning(tmp_path, caplog, change):
+    write_recipe(Recipe("data", method="lora"), tmp_path)
+    read_recipe(tmp_path / RECIPE)
+    assert not caplog.text
+    text = (tmp_path / RECIPE).read_text().replace(*change)
+    (tmp_path / RECIPE).write_text(text)
+    assert read_recipe(tmp_path / RECIPE) != Recipe("data", method="lora")
+    assert "recipe.yaml was changed since it was written" in caplog.text
+    caplog.clear()
+    (tmp_path / RECIPE).write_text(text.partition("\n")[2])
+    read_recipe(tmp_path / RECIPE)
+    assert not caplog.text
+
+
 def test_numbers_may_be_written_as_people_write_them(tmp_path):
     (tmp_path / "a.yaml").write_text(
         "learning_rate: 1e-3\nema: 1E-2\nmixup: 1\nrandom_crop: [0.5, 1]\nsettings: {p: 2e-1}"
@@ -186,6 +201,15 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path):
         (b"- a\n- b", " is not a recipe: each line is an option"),
         (b"", " is not a recipe: each line is an option"),
         (b"\xff\xfe\x00", " is not a recipe: "),
+        (b"a: &a [x, x]\nsettings: {b: *a}", " is not a recipe: an alias, *a, "),
+        (b"settings: &s {rank: *s}", " is not a recipe: an alias, *s, "),
+        (b"data: 2001-02-30", " is not a recipe: "),
+        (b"settings: {start: 2001-02-03}", " is not a recipe: "),
+        (b"settings: !!set {rank}", " is not a recipe: "),
+        (b"data: !!binary eA==", " is not a recipe: "),
+        (b"epochs: !!int abc", " is not a recipe: "),
+        (b"epochs: " + b"9" * 5000, " is not a recipe: "),
+        (b"[" * 5000, " is not a recipe: "),
     ],
 )
 def test_a_wrong_file_is_named_with_the_line_and_what_is_wrong_in_it(tmp_path, content, fact):

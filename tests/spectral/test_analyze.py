@@ -23,8 +23,27 @@ def test_runs_are_measured_side_by_side_and_written(finished_run, tmp_path, monk
     assert [run["means"]["relative_change"] for run in data] == [run.relative_change for run in analyses]
     lines = list(csv.DictReader((tmp_path / "out" / "analysis.csv").open()))
     assert [line["name"] for line in lines] == [row.name for run in analyses for row in run.rows]
-    assert shown == [(tmp_path / "out" / "report.html", analyses, ["rlrr analyze"])]
+    ((report, *rest),) = shown
+    assert (report.name, rest) == ("report.html", [analyses, ["rlrr analyze"]])
     assert analyses[0].features == []
+
+
+def test_a_new_folder_gets_all_files_or_none_and_another_keeps_what_it_has(finished_run, tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(analyzing, "write_page", fail)
+        with pytest.raises(RuntimeError, match="killed"):
+            rlrr.analyze([finished_run], tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes").write_text("mine")
+    monkeypatch.setattr(analyzing, "write_page", lambda path, *args: path.write_text("report"))
+    rlrr.analyze([finished_run], tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("notes", "report.html", "analysis.json", "analysis.csv")
+    }
 
 
 def test_features_are_compared_on_images_of_the_held_out_split(

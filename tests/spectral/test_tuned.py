@@ -21,6 +21,7 @@ from rlrr.adapters.folder import load_adapter, merged_model
 from rlrr.adapters.record import RECORD, TENSORS
 from rlrr.backbones import load_backbone
 from rlrr.errors import RLRRError
+from rlrr.files import read_sealed
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.spectral.tuned import Tuned, labels, open_tuned
 from rlrr.tuners import RLRRConfig
@@ -195,7 +196,7 @@ def test_the_models_of_a_run_are_its_backbone_and_itself(method, runs, tiny_back
 )
 def test_the_accuracy_says_what_it_was_measured_on(metrics, expected, runs, tmp_path):
     folder = Path(shutil.copytree(runs["rlrr"], tmp_path / "run"))
-    content = json.loads((folder / RECORD).read_text()) | {"metrics": metrics, "parameters": {"adapter": 7, "head": 2}}
+    content = read_sealed(folder / RECORD) | {"metrics": metrics, "parameters": {"adapter": 7, "head": 2}}
     (folder / RECORD).write_text(json.dumps(content))
     source = open_tuned(folder)
     assert (source.accuracy, source.accuracy_of) == expected

@@ -27,7 +27,7 @@ from rlrr.training.objective import (
     named_objective,
     save_state,
 )
-from rlrr.training.output import CHECKPOINTS, METRICS, last_checkpoint, read_metrics
+from rlrr.training.output import CHECKPOINTS, METRICS, read_metrics
 from rlrr.training.run import train
 
 pytestmark = pytest.mark.slow
@@ -166,26 +166,34 @@ def test_what_an_objective_logs_is_the_mean_of_its_epoch(recipe, noisy, tmp_path
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing", "other"])
-def test_a_damaged_state_is_passed_over_or_refused(recipe, noisy, tmp_path, damage):
+def test_a_checkpoint_with_a_damaged_state_is_passed_over(recipe, noisy, tmp_path, damage):
     options = recipe()
+    train(options, tmp_path / "whole")
     killed_at(2 * STEPS + 2, options, tmp_path / "run")
     checkpoints = tmp_path / "run" / CHECKPOINTS
     file = checkpoints / f"checkpoint-{2 * STEPS}" / STATE
     content = file.read_bytes()
-    if damage in ("cut", "missing"):
+    if damage == "missing":
         file.unlink()
-        if damage == "cut":
-            file.write_bytes(content[:-20])
-        assert last_checkpoint(checkpoints).name == f"checkpoint-{STEPS}"
-        return
-    if damage == "flipped":
+    elif damage == "cut":
+        file.write_bytes(content[:-20])
+    elif damage == "flipped":
         at = len(content) // 2  # among the stored logits, or the numbers of the generator
         file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
     else:
         torch.save({"another": torch.ones(3)}, file)
-    fact = "Noisy does not take the state" if damage == "other" else f"{STATE} is missing or damaged"
-    with pytest.raises(RLRRError, match=fact):
-        train(options, tmp_path / "run", resume=True)
+    train(options, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / TENSORS).read_bytes() == (tmp_path / "whole" / TENSORS).read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", {"another": torch.ones(3)}], ids=["empty", "text", "other"])
+def test_a_state_that_is_none_of_the_objective_is_refused(tmp_path, content):
+    if isinstance(content, bytes):
+        (tmp_path / STATE).write_bytes(content)
+    else:
+        torch.save(content, tmp_path / STATE)
+    with pytest.raises(RLRRError, match=f"{STATE} is missing or damaged|does not take the state"):
+        load_state(Noisy(), tmp_path)
 
 
 def test_a_state_is_written_and_read_back(tmp_path):

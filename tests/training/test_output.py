@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,28 +19,33 @@ from rlrr.training.output import (
     check_output,
     check_space,
     checkpoint_epoch,
+    checkpoint_to_resume,
     last_checkpoint,
     read_metrics,
     remove_incomplete,
     remove_run,
+    seal_checkpoint,
 )
 
 FILES = (TENSORS, "optimizer.pt", "scheduler.pt", "objective.pt", "rng_state.pth", "trainer_state.json")
+MANIFEST = "checkpoint.json"
+RECIPE = Recipe("my data", method="linear", epochs=3)
 
 
-def checkpoint(folder, step):
+def checkpoint(folder, step, best=None, recipe=RECIPE):
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
     save_file({"weight": torch.ones(5)}, path / TENSORS)
     for name in FILES[1:5]:
         torch.save({"state": torch.ones(5)}, path / name)
-    (path / "trainer_state.json").write_text(json.dumps({"epoch": step / 10}))
+    (path / "trainer_state.json").write_text(json.dumps({"epoch": step / 10, "best_global_step": best}))
+    seal_checkpoint(path, recipe)
     return path
 
 
 @pytest.fixture
 def recipe():
-    return Recipe("my data", method="linear", epochs=3)
+    return RECIPE
 
 
 @pytest.fixture
@@ -98,13 +104,13 @@ def test_resuming_needs_a_run_with_the_same_options(tmp_path, a_run):
         check_output(a_run, Recipe("my data"), resume=True, overwrite=False)
 
 
-def test_only_a_run_is_deleted_with_its_recipe_last(a_run, monkeypatch):
+def test_only_a_run_is_deleted_and_its_recipe_left_to_be_replaced(a_run):
     for name in (METRICS, RECORD, TENSORS, "holiday.jpg"):
         (a_run / name).write_text("")
     (a_run / CHECKPOINTS / "checkpoint-3").mkdir(parents=True)
     (a_run / "train").mkdir()
     remove_run(a_run)
-    assert {path.name for path in a_run.iterdir()} == {"holiday.jpg", "train"}
+    assert {path.name for path in a_run.iterdir()} == {"holiday.jpg", "train", "recipe.yaml"}
     remove_run(a_run / "nowhere")
 
 
@@ -134,7 +140,7 @@ def test_the_newest_checkpoint_is_the_one_of_the_last_step(tmp_path):
     assert last_checkpoint(tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, MANIFEST])
 @pytest.mark.parametrize("keep", [None, 0.0, 0.5, 0.95])
 def test_a_checkpoint_with_a_file_missing_or_cut_short_is_passed_over(tmp_path, name, keep):
     for step in (1, 2):
@@ -144,10 +150,63 @@ def test_a_checkpoint_with_a_file_missing_or_cut_short_is_passed_over(tmp_path, 
     file.unlink()
     if keep is not None:
         file.write_bytes(content[: int(keep * len(content))])
-    if (name, keep) != ("rng_state.pth", None):  # under another name where there are many processes
-        assert last_checkpoint(tmp_path).name == "checkpoint-1"
-        remove_incomplete(tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+    assert last_checkpoint(tmp_path).name == "checkpoint-1"
+    remove_incomplete(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_checkpoint_with_a_flipped_bit_is_not_resumed_from(tmp_path, caplog, name):
+    for step in (1, 2):
+        checkpoint(tmp_path, step)
+    file = tmp_path / "checkpoint-2" / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+    assert checkpoint_to_resume(tmp_path, RECIPE, keeps_best=False).name == "checkpoint-1"
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+    assert "checkpoint-2 is damaged" in caplog.text
+
+
+def test_a_file_of_another_checkpoint_is_noticed(tmp_path):
+    for step in (1, 2):
+        checkpoint(tmp_path / "one", step)
+    save_file({"weight": torch.zeros(5)}, tmp_path / "one" / "checkpoint-2" / TENSORS)  # as long, with other numbers
+    assert checkpoint_to_resume(tmp_path / "one", RECIPE, keeps_best=False).name == "checkpoint-1"
+
+
+def test_without_the_best_epoch_a_later_checkpoint_is_of_no_use_where_the_best_is_kept(tmp_path, caplog):
+    for step, best in ((1, 1), (2, 1), (3, 1)):
+        checkpoint(tmp_path, step, best)
+    assert checkpoint_to_resume(tmp_path, RECIPE, keeps_best=True).name == "checkpoint-3"
+    (tmp_path / "checkpoint-1" / TENSORS).write_bytes(b"")
+    assert checkpoint_to_resume(tmp_path, RECIPE, keeps_best=False).name == "checkpoint-3"
+    assert checkpoint_to_resume(tmp_path, RECIPE, keeps_best=True) is None
+    assert not list(tmp_path.iterdir())
+    assert "the best epoch before it, which is gone" in caplog.text
+
+
+def test_checkpoints_of_another_recipe_are_refused(tmp_path):
+    checkpoint(tmp_path, 1)
+    elsewhere = replace(RECIPE, data="the same, elsewhere", log_deviation=True)
+    assert checkpoint_to_resume(tmp_path, elsewhere, keeps_best=False)
+    with pytest.raises(RLRRError, match=r"checkpoint-1 was made with other options.*`overwrite`"):
+        checkpoint_to_resume(tmp_path, replace(RECIPE, seed=1), keeps_best=False)
+    assert last_checkpoint(tmp_path)
+
+
+def test_a_recipe_that_was_changed_since_the_start_is_not_resumed_by(a_run):
+    text = (a_run / "recipe.yaml").read_text()
+    (a_run / "recipe.yaml").write_text(text.replace("epochs: 3", "epochs: 7"))
+    with pytest.raises(UsageError, match=r"recipe\.yaml is damaged, or was changed .*delete its first line"):
+        check_output(a_run, replace(RECIPE, epochs=7), resume=True, overwrite=False)
+    (a_run / "recipe.yaml").write_text(text.replace("epochs: 3", "epochs: 7").partition("\n")[2])
+    check_output(a_run, replace(RECIPE, epochs=7), resume=True, overwrite=False)
+
+
+def test_a_start_that_was_killed_leaves_a_folder_to_start_in(tmp_path, recipe):
+    (tmp_path / ".recipe.yaml.0123abcd.tmp").write_text("half")
+    check_output(tmp_path, recipe, resume=False, overwrite=False)
 
 
 def test_metrics_come_back_in_order(tmp_path):

@@ -281,6 +281,36 @@ def test_resuming_a_finished_run_changes_nothing(recipe, tmp_path):
     }
 
 
+def test_resuming_a_run_that_was_killed_at_its_very_end_deletes_its_checkpoints(recipe, tmp_path):
+    options, folder = recipe(epochs=1), tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "remove_checkpoints", lambda folder: die())
+        assert in_child(lambda: train(options, folder)) == signal.SIGKILL
+    assert last_checkpoint(folder / CHECKPOINTS)
+    assert train(options, folder, resume=True) == read_record(folder)
+    assert not (folder / CHECKPOINTS).exists()
+
+
+def test_a_finished_run_is_not_resumed_by_another_runs_recipe(recipe, tmp_path):
+    for name, seed in (("run", 0), ("other", 1)):
+        train(recipe(epochs=1, seed=seed), tmp_path / name)
+    shutil.copyfile(tmp_path / "other" / RECIPE, tmp_path / "run" / RECIPE)
+    with pytest.raises(RLRRError, match=r"recipe\.yaml is damaged, or not the file"):
+        train(recipe(epochs=1, seed=1), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("name", [TENSORS, "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
+def test_a_flipped_bit_in_a_checkpoint_does_not_reach_the_end(recipe, whole, tmp_path, name):
+    options = recipe(**RANDOM)
+    killed_at(2 * STEPS + 3, options, tmp_path / "killed")
+    file = tmp_path / "killed" / CHECKPOINTS / f"checkpoint-{2 * STEPS}" / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    train(options, tmp_path / "killed", resume=True)
+    assert_same_run(whole(options), tmp_path / "killed")
+
+
 def test_seeds_make_the_weights(recipe, tmp_path):
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
         train(recipe(epochs=1, seed=seed, **RANDOM), tmp_path / name)
@@ -488,7 +518,7 @@ def test_the_record_of_a_run_says_what_was_done(recipe, tmp_path, tiny_backbone)
     }
     assert record.backbone["name"] == tiny_backbone
     assert record.parameters["head"] == 32 * 3 + 3
-    assert json.loads((tmp_path / "run" / RECORD).read_text())["format"] == 1
+    assert json.loads((tmp_path / "run" / RECORD).read_text())["format"] == 2
 
 
 def test_several_processes_are_refused_before_anything_is_written(recipe, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from rlrr.adapters.folder import load_adapter, load_trained_state, save_adapter,
 from rlrr.adapters.record import Record, library_versions, read_record
 from rlrr.data.split import enumerated
 from rlrr.errors import RLRRError, UsageError
-from rlrr.files import expect_new_folder
+from rlrr.files import atomic_folder, expect_new_folder
 from rlrr.methods.capabilities import can_combine
 from rlrr.methods.trainable import parameter_counts
 
@@ -75,7 +75,8 @@ def combine(
         numbered = ", ".join(f"{adapter} is {name}" for adapter, name in zip(adapters, names, strict=True))
         raise UsageError(f"{error} ({numbered}.)") from error
     model.set_adapter("combined")
-    return save_adapter(folder, model, _record(records, names, shares, combination, model))
+    with atomic_folder(folder) as scratch:
+        return save_adapter(scratch, model, _record(records, names, shares, combination, model))
 
 
 def _difference(first: Record, other: Record) -> str:

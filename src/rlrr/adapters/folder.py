@@ -7,11 +7,11 @@ the method is a PEFT tuner, and `rlrr.json` with the backbone, classes and prepr
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, cast
 
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -19,10 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from rlrr.adapters.record import PEFT_CONFIG, RECORD, TENSORS, Record, read_record
+from rlrr.adapters.record import PEFT_CONFIG, RECORD, TENSORS, Record, check_file, read_record
 from rlrr.backbones import Backbone, load_backbone
+from rlrr.backbones.weights import brief
 from rlrr.errors import RLRRError
-from rlrr.files import atomic, read_json, write_json
+from rlrr.files import atomic, file_checksum, read_json, write_sealed
 from rlrr.methods.apply import apply_method
 
 
@@ -88,20 +89,29 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise RLRRError(f"{path} is damaged or cut short ({error}): copy it again, or train again.") from None
 
 
-def save_adapter(folder: Path, model: nn.Module, record: Record) -> Record:
+def save_adapter(folder: Path, model: nn.Module, record: Record, beside: Sequence[str] = ()) -> Record:
     """Write the adapter folder, each file atomically and `rlrr.json` last.
 
+    Args:
+        folder: The folder.
+        model: The model whose trained tensors are the adapter.
+        record: The record, without checksums.
+        beside: Names of files in the folder that belong to the adapter and are not written any more.
+
     Returns:
-        The record as written, with the checksum of the tensors.
+        The record as written, with the checksums of all files.
     """
     save_trained_state(model, folder / TENSORS)
+    files = [*beside]
     if isinstance(model, PeftModel):
         config = model.peft_config[model.active_adapter]
-        with tempfile.TemporaryDirectory() as scratch, atomic(folder / PEFT_CONFIG) as temporary:
+        with atomic(folder / PEFT_CONFIG) as temporary, tempfile.TemporaryDirectory() as scratch:
             saved = type(config)(**{**config.to_dict(), "inference_mode": True})
             saved.save_pretrained(scratch)
             temporary.write_bytes((Path(scratch) / PEFT_CONFIG).read_bytes())
-    write_json(folder / RECORD, asdict(record) | {"tensors_sha256": _sha256(folder / TENSORS)})
+        files.append(PEFT_CONFIG)
+    checksums = {"tensors_sha256": _sha256(folder / TENSORS), "files_sha256": {f: _sha256(folder / f) for f in files}}
+    write_sealed(folder / RECORD, asdict(record) | checksums)
     return read_record(folder)
 
 
@@ -150,8 +160,9 @@ def put_adapter(model: nn.Module, folder: Path, record: Record) -> nn.Module:
     Raises:
         RLRRError: the folder is incomplete, or keys are missing or unexpected.
     """
+    check_file(folder, record, PEFT_CONFIG)
     if (folder / PEFT_CONFIG).exists():
-        model = get_peft_model(model, _peft_config(folder))
+        model = _with_config(model, folder)
     else:
         model = apply_method(model, record.method, record.recipe.get("settings"))
         if isinstance(model, PeftModel):
@@ -182,15 +193,22 @@ def merged_model(model: nn.Module) -> nn.Module:
     return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
-def _peft_config(folder: Path) -> PeftConfig:
-    content = read_json(folder / PEFT_CONFIG)
-    if not isinstance(content, dict) or content.get("peft_type") not in PEFT_TYPE_TO_CONFIG_MAPPING:
-        raise RLRRError(f"{folder / PEFT_CONFIG} is damaged: it names no method of PEFT or rlrr. Copy it again.")
-    return PeftConfig.from_pretrained(str(folder))
+def _with_config(model: nn.Module, folder: Path) -> PeftModel:
+    path = folder / PEFT_CONFIG
+    content = read_json(path)
+    kind = content.get("peft_type") if isinstance(content, dict) else None
+    if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise RLRRError(f"{path} is damaged: it names no method of PEFT or rlrr. Copy it again.")
+    try:
+        return get_peft_model(cast(Any, model), PeftConfig.from_pretrained(str(folder)))
+    except RLRRError:
+        raise
+    except Exception as error:  # each method of PEFT refuses values in its own way
+        raise RLRRError(f"{path} is damaged, or of another backbone: {brief(error)}. Copy it again.") from error
 
 
 def _sha256(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_checksum(path)
     except FileNotFoundError:
         raise RLRRError(f"{path} is missing: copy the whole folder, or train again.") from None

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import platform
 import shlex
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from rlrr.backbones import Backbone
+from rlrr.backbones.preprocessing import is_data_config
 from rlrr.errors import RLRRError
-from rlrr.files import read_json
+from rlrr.files import file_checksum, read_sealed
+from rlrr.hints import fits
 
-FORMAT = 1
+FORMAT = 2  # 1 had no checksum of the record itself and of the other files
 TENSORS, PEFT_CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "rlrr.json"
+_BACKBONE = {"name": str, "weights": str | None, "image_size": int, "fingerprint": str}  # entries that loading needs
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Record:
         parameters: Numbers of trained parameters: `adapter` and `head`.
         versions: Versions of the libraries used.
         tensors_sha256: SHA-256 of `adapter_model.safetensors`.
+        files_sha256: SHA-256 of the other files that belong to the adapter, by name; see `check_file`.
         format: Version of this format.
     """
 
@@ -50,6 +55,7 @@ class Record:
     parameters: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     tensors_sha256: str = ""
+    files_sha256: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -90,17 +96,51 @@ def read_record(folder: Path) -> Record:
                 f"{folder} is a PEFT adapter without {RECORD}: load it with peft.PeftModel.from_pretrained."
             )
         raise RLRRError(f"{folder} holds no {RECORD}, so it is not the folder of a run of `rlrr train`.")
-    content = read_json(folder / RECORD)
+    content = read_sealed(folder / RECORD)
     written = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(written, int):
+    if type(written) is not int:
         raise RLRRError(f"{folder / RECORD} is not the record of an adapter: it names no format.")
     if written > FORMAT:
         raise RLRRError(f"{folder / RECORD} has format {written}, newer than this rlrr reads ({FORMAT}): update rlrr.")
-    names = {f.name for f in fields(Record)}
-    if content.keys() != names:
-        odd = ", ".join(sorted(content.keys() ^ names))
-        raise RLRRError(f"{folder / RECORD} is damaged: {odd} missing or stray.")
-    backbone = content["backbone"]
-    if not isinstance(backbone, dict) or not backbone.keys() >= {"name", "weights", "image_size", "fingerprint"}:
-        raise RLRRError(f"{folder / RECORD} is damaged: it does not name the backbone of the adapter.")
+    if written < 2:
+        content.setdefault("files_sha256", {})
+    if problem := _problem(content):
+        raise RLRRError(f"{folder / RECORD} is damaged: {problem}.")
     return Record(**content)
+
+
+def check_file(folder: Path, record: Record, name: str) -> None:
+    """Refuse a file of an adapter's folder that is another one than `rlrr.json` was written with, or is gone.
+
+    Of a file that the record knows nothing of nothing is said.
+
+    Raises:
+        RLRRError: the file is missing, or another one.
+    """
+    if (expected := record.files_sha256.get(name)) is None:
+        return
+    try:
+        same = file_checksum(folder / name) == expected
+    except OSError:
+        raise RLRRError(f"{folder / name} is missing: copy the whole folder, or train again.") from None
+    if not same:
+        raise RLRRError(
+            f"{folder / name} is damaged, or not the file that {RECORD} was written with: copy the folder again."
+        )
+
+
+def _problem(content: Mapping[str, Any]) -> str:
+    """Describe the first thing in which a record is not as `save_adapter` writes it; "" if there is none."""
+    hints = get_type_hints(Record)
+    if odd := sorted(content.keys() ^ hints.keys()):
+        return f"{', '.join(odd)} missing or stray"
+    if wrong := [name for name, hint in hints.items() if not fits(content[name], hint)]:
+        return f"{wrong[0]} has an impossible value"
+    backbone = {"name": str, "weights": str | None, "image_size": int, "fingerprint": str}
+    if not all(
+        name in content["backbone"] and fits(content["backbone"][name], hint) for name, hint in backbone.items()
+    ):
+        return "it does not name the backbone of the adapter"
+    if not content["classes"] or len(set(content["classes"])) < len(content["classes"]):
+        return "its classes are none, or two have one name"
+    return "" if is_data_config(content["preprocessing"]) else "its preprocessing is none"

@@ -20,8 +20,8 @@ from rlrr.backbones.drop_path import DropPathKind, check_kind, drop_elements
 from rlrr.backbones.families import classifier_names, is_resized
 from rlrr.backbones.preprocessing import override
 from rlrr.backbones.releases import RELEASES, pretrained_config
-from rlrr.errors import UsageError, did_you_mean
-from rlrr.files import read_json
+from rlrr.errors import UsageError, did_you_mean, shown
+from rlrr.files import as_path
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,13 @@ def _identify(name: str, weights: str | None) -> tuple[str, str]:
         if "." not in plain and not weights and (tag := timm.models.get_pretrained_cfg_value(plain, "tag")):
             plain = f"{plain}.{tag}"
         return plain, plain
-    folder = Path(name).expanduser()
+    folder = as_path(name)
     if folder.is_dir():
-        config = read_json(folder / "config.json")
+        config = weights_files.read_config(folder)
         architecture = str(config.get("architecture")) if isinstance(config, dict) else None
         if architecture not in known:
             raise UsageError(
-                f"{folder / 'config.json'} names no timm model (architecture: {architecture}): give a folder"
+                f"{folder / weights_files.CONFIG} names no timm model (architecture: {architecture}): give a folder"
                 " in timm's format, such as `rlrr merge` writes.",
             )
         return str(folder.resolve()), f"local-dir:{folder.resolve()}"
@@ -180,7 +180,7 @@ def _identify(name: str, weights: str | None) -> tuple[str, str]:
         )
     near = did_you_mean(plain, sorted({*known, *RELEASES}))
     raise UsageError(
-        f"There is no backbone {name!r}, neither in timm nor as a folder.{near} `rlrr backbones` lists some.",
+        f"There is no backbone {shown(name)}, neither in timm nor as a folder.{near} `rlrr backbones` lists some.",
     )
 
 
@@ -213,7 +213,7 @@ def _with_weights(
         source: Path | None = packaged.onnx_file()
         overlay = weights_files.from_tensors(packaged.packaged_weights())
     elif weights or name in RELEASES:
-        source = Path(weights).expanduser() if weights else weights_files.download(name, config)
+        source = as_path(weights) if weights else weights_files.download(name, config)
         overlay = weights_files.from_file(source, name, skeleton, config.get("classifier") or ())
     else:
         source, overlay = None, {}

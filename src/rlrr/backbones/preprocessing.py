@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rlrr.errors import UsageError, did_you_mean
+from rlrr.hints import fits
 
 _CHOICES = {
     "crop_mode": ("center", "squash", "border"),
     "interpolation": ("bicubic", "bilinear", "nearest", "box", "hamming", "lanczos"),
 }
 _KEYS = (*_CHOICES, "crop_pct", "mean", "std")
+_TYPES = {
+    "input_size": list[int],
+    "mean": list[float],
+    "std": list[float],
+    "crop_pct": float,
+    "crop_mode": str,
+    "interpolation": Literal["bicubic", "bilinear", "nearest", "box", "hamming", "lanczos", "random"],
+}
 
 
 def override(data_config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,6 +45,15 @@ def override(data_config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
             raise UsageError(f"preprocessing.{key} is {value!r}: give {wanted}.")
         changed[key] = tuple(value) if key in ("mean", "std") else value
     return changed
+
+
+def is_data_config(content: Mapping[str, Any]) -> bool:
+    """Tell whether names with values, as read from a file, are a data config of timm that images can be prepared by."""
+    if not all(name in content and fits(content[name], hint) for name, hint in _TYPES.items()):
+        return False
+    size, crop = content["input_size"], content["crop_pct"]
+    channels = len(size) == 3 and len(content["mean"]) == len(content["std"]) == size[0]
+    return channels and min(size) > 0 and 0 < crop < math.inf and content["crop_mode"] in _CHOICES["crop_mode"]
 
 
 def _misfit(key: str, value: Any, channels: int) -> str:

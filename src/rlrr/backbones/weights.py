@@ -17,8 +17,11 @@ from timm.models.vision_transformer import VisionTransformer
 
 from rlrr.backbones.families import block_name, module_kind, patch_size, stage_depth
 from rlrr.errors import RLRRError, UsageError
+from rlrr.files import file_checksum, read_sealed
 
 FILES = ("model.safetensors", "pytorch_model.bin")
+CONFIG = "config.json"  # of a folder in timm's format
+CHECKSUM = "weights_sha256"  # name, in such a file of ours, of the SHA-256 of the weights beside it
 
 # timm checks the keys only where weights and model have as many classes: none, in both.
 _STRICT = {"source": None, "file": None, "custom_load": False, "num_classes": 0, "label_offset": None}
@@ -51,6 +54,8 @@ def from_file(path: Path, name: str, skeleton: Any, classifier: str | tuple[str,
         RLRRError: the file is missing, damaged, or of another backbone.
     """
     if path.is_dir():
+        if (path / CONFIG).is_file():
+            read_config(path)
         path = next((path / file for file in FILES if (path / file).is_file()), path / FILES[0])
     if not path.is_file():
         raise UsageError(f"There are no weights at {path}: give a .safetensors, .pth or .npz.")
@@ -85,6 +90,19 @@ def from_file(path: Path, name: str, skeleton: Any, classifier: str | tuple[str,
         if value and size in sizes and sizes[size] != value:
             raise does_not_fit(path, name, f"their {size} is {value}, not {sizes[size]}")
     return overlay
+
+
+def read_config(folder: Path) -> Any:
+    """Read `config.json` of a folder in timm's format, and check the weights by it if `rlrr merge` wrote it.
+
+    Raises:
+        RLRRError: the file is missing, damaged or changed, or the weights are others than it was written with.
+    """
+    config = read_sealed(folder / CONFIG)
+    weights, expected = folder / FILES[0], config.get(CHECKSUM) if isinstance(config, dict) else None
+    if expected and weights.is_file() and file_checksum(weights) != expected:
+        raise RLRRError(f"{weights} is damaged, or not the file that {CONFIG} beside it was written with: merge again.")
+    return config
 
 
 def does_not_fit(path: Path | None, name: str, reason: str) -> RLRRError:

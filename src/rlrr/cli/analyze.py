@@ -9,6 +9,7 @@ from typing import Any
 
 from rlrr.cli.parser import Parser
 from rlrr.errors import UsageError
+from rlrr.files import remove_remains
 
 USAGE = "RUN [RUN ...] [options]"
 EXAMPLE = "rlrr analyze run-rlrr run-lora --output analysis"
@@ -86,6 +87,7 @@ def _output(runs: list[str], output: str | None) -> Path:
         if len(runs) > 1 or os.path.isfile(runs[0]):  # `Path.is_file` fails on a name that is too long
             raise UsageError("Where to? Give a folder with --output.")
         return Path(runs[0]) / "analysis"
+    remove_remains(Path(output))
     if Path(output).exists() and (not Path(output).is_dir() or any(Path(output).iterdir())):
         raise UsageError(f"{output} is not empty: give another --output.")
     return Path(output)

@@ -16,7 +16,7 @@ from rlrr.compare.plan import Plan, Result, listed
 from rlrr.data import ImageData, Split, data_source, load_data
 from rlrr.data.digest import data_digest
 from rlrr.errors import RLRRError, UsageError
-from rlrr.files import read_json, write_json
+from rlrr.files import read_sealed, write_sealed
 from rlrr.recipes.files import RECIPE
 from rlrr.recipes.recipe import ELSEWHERE, Recipe, differences
 
@@ -53,7 +53,7 @@ def read_result(folder: Path) -> Result:
     Raises:
         RLRRError: it is missing or damaged.
     """
-    content = read_json(folder / RESULT)
+    content = read_sealed(folder / RESULT)
     if not isinstance(content, dict) or content.keys() != {field.name for field in fields(Result)}:
         raise RLRRError(f"{folder / RESULT} is damaged: delete it, and it is made again from the runs beside it.")
     return Result(**content)
@@ -97,11 +97,11 @@ def adopt(plan: Plan, fingerprint: str, folder: Path) -> None:
     The folder has to be the plan's, as `find_result` sees to.
     """
     source = data_source(plan.recipe.data)
-    if (folder / OPTIONS).exists() and read_json(folder / OPTIONS)["source"] != source:
+    if (folder / OPTIONS).exists() and read_sealed(folder / OPTIONS)["source"] != source:
         for path in folder.glob(f"*/{RECIPE}"):
             if not (path.parent / RECORD).exists():
                 shutil.rmtree(path.parent, ignore_errors=True)
-    write_json(folder / OPTIONS, plan.options() | {"fingerprint": fingerprint, "source": source})
+    write_sealed(folder / OPTIONS, plan.options() | {"fingerprint": fingerprint, "source": source})
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def _made(plan: Plan, fingerprint: str, folder: Path) -> tuple[Result | None, st
     Raises:
         RLRRError: it was made with other options or weights, or is damaged.
     """
-    made = read_json(folder / OPTIONS)
+    made = read_sealed(folder / OPTIONS)
     result = read_result(folder) if (folder / RESULT).exists() else None
     try:
         recipe, source = Recipe(**made["recipe"]), made["source"]
@@ -135,9 +135,12 @@ def _made(plan: Plan, fingerprint: str, folder: Path) -> tuple[Result | None, st
             if key != "recipe" and made[key] != now
         ]
         weights = result.fingerprint if result else made.get("fingerprint", fingerprint)
+        if result and any(getattr(result, key) != made[key] for key in plan.options()):
+            raise RLRRError
     except (KeyError, TypeError, RLRRError):
         raise RLRRError(
-            f"{folder / OPTIONS} is damaged, or of another version of rlrr: give another `output`."
+            f"{folder / OPTIONS} is damaged, not of the {RESULT} beside it, or of another version of rlrr: give "
+            "another `output`."
         ) from None
     if recipe.digest() != plan.recipe.digest():
         here = {name: getattr(plan.recipe, name) for name in ELSEWHERE}

@@ -17,9 +17,10 @@ from rlrr.compare.folder import RESULT, adopt, check_data, find_result, locked
 from rlrr.compare.plan import Plan, Result, learning_rate, plain
 from rlrr.data import load_data
 from rlrr.errors import RLRRError, UsageError
-from rlrr.files import write_json
+from rlrr.files import write_sealed
 from rlrr.recipes.files import RECIPE, write_recipe
 from rlrr.recipes.recipe import Recipe
+from rlrr.training.output import remove_checkpoints
 from rlrr.training.run import train
 
 
@@ -63,7 +64,7 @@ def measure(
             raise RLRRError(f"The backbone's weights changed between the runs in {folder}: delete it.")
         check_data(plan, folder)
         result = _result(name, plan, tuned, tested, candidates, rate)
-        write_json(folder / RESULT, asdict(result))
+        write_sealed(folder / RESULT, asdict(result))
         return result
 
 
@@ -86,6 +87,7 @@ def _tune(name: str, plan: Plan, folder: Path, say: Callable[[str], None]) -> di
 def _run(recipe: Recipe, folder: Path) -> Record:
     """Train, go on with a training that was stopped, or take a finished one."""
     if (folder / RECORD).exists():
+        remove_checkpoints(folder)
         return read_record(folder)
     if not (folder / RECIPE).exists():  # of a run that was killed before it began
         shutil.rmtree(folder, ignore_errors=True)

@@ -13,6 +13,7 @@ from rlrr.data.hub import load_hub
 from rlrr.data.samples import load_sample
 from rlrr.data.split import enumerated
 from rlrr.errors import RLRRError
+from rlrr.files import as_path
 
 
 def load_data(data: str | Path, *, val_fraction: float | None = 0.2, seed: int = 0) -> ImageData:
@@ -33,7 +34,7 @@ def load_data(data: str | Path, *, val_fraction: float | None = 0.2, seed: int =
         return load_sample(name, seed=seed)
     if kind == "hub":
         return load_hub(name, val_fraction=val_fraction, seed=seed)
-    folder = Path(data).expanduser()
+    folder = as_path(data)
     if is_vtab(folder):
         return load_vtab(folder)
     if is_fgvc(folder):

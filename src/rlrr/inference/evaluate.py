@@ -146,13 +146,14 @@ def save_evaluation(evaluation: Evaluation, folder: Path, who: str = "") -> list
         who: Beginning of the picture's title.
     """
     numbers, picture = folder / "evaluation.json", folder / "confusion.png"
-    write_json(numbers, evaluation.to_dict())
-    if find_spec("matplotlib") is None:
-        return [numbers]
-    from rlrr.report.svg import save
+    written = [numbers]
+    if find_spec("matplotlib") is not None:
+        from rlrr.report.svg import save
 
-    save(confusion_picture(evaluation, who), picture)
-    return [numbers, picture]
+        save(confusion_picture(evaluation, who), picture)
+        written.append(picture)
+    write_json(numbers, evaluation.to_dict())  # last: with it the evaluation is whole
+    return written
 
 
 def _role(split: str, recipe: dict[str, Any]) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from rlrr.adapters.folder import load_adapter, merged_model
 from rlrr.backbones.weights import brief
 from rlrr.errors import RLRRError, UsageError, require
-from rlrr.files import cannot_write, expect_new_file, write_json
+from rlrr.files import expect_new_file, flush, scratch_folder, write_json
 from rlrr.inference.predict import Classifier, sample_images
 from rlrr.methods.capabilities import can_merge
 from rlrr.methods.trainable import plain_model
@@ -98,19 +97,14 @@ def export_onnx(
     program.model.metadata_props.update(
         classes=json.dumps(record.classes, ensure_ascii=False), preprocessing=json.dumps(record.preprocessing)
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-            program.save(Path(scratch) / path.name)
-            logits = _logits(Path(scratch) / path.name, pixels)
-            parity = _compare(logits, expected, compared_on, program.model.opset_imports[""], is_merged)
-            write_json(Path(scratch) / f"{path.name}.parity.json", asdict(parity))
-            for file in sorted(
-                Path(scratch).iterdir(), reverse=True
-            ):  # the model last, after the files that belong to it
-                file.replace(path.parent / file.name)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    with scratch_folder(path) as scratch:
+        program.save(scratch / path.name)
+        logits = _logits(scratch / path.name, pixels)
+        parity = _compare(logits, expected, compared_on, program.model.opset_imports[""], is_merged)
+        write_json(scratch / f"{path.name}.parity.json", asdict(parity))
+        for file in sorted(scratch.iterdir(), reverse=True):  # the model last, after the files that belong to it
+            flush(file)
+            file.replace(path.parent / file.name)
     return parity
 
 

@@ -12,7 +12,7 @@ from rlrr.adapters.folder import load_trained_state, save_adapter, trained_state
 from rlrr.adapters.record import Record, backbone_record, library_versions
 from rlrr.backbones import load_backbone
 from rlrr.errors import RLRRError, UsageError
-from rlrr.files import expect_new_folder
+from rlrr.files import atomic_folder, expect_new_folder
 from rlrr.interop.paper_names import check_architecture, from_official, to_official
 from rlrr.methods.apply import apply_method
 from rlrr.methods.trainable import parameter_counts
@@ -89,7 +89,8 @@ def import_official(
         parameters=parameter_counts(adapted),
         versions=library_versions(),
     )
-    return save_adapter(folder, adapted, record)
+    with atomic_folder(folder) as scratch:
+        return save_adapter(scratch, adapted, record)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

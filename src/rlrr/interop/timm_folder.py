@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from timm.models import save_for_hf
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rlrr.backbones.weights import CHECKSUM, CONFIG, FILES
 from rlrr.errors import RLRRError
-from rlrr.files import cannot_write, read_json, write_json
+from rlrr.files import atomic_folder, file_checksum, read_json, write_sealed
 
 # Keys of timm's pretrained config about the weights before fine-tuning. Their licence stays.
 _BEFORE = ("tag", "description", "origin_url", "paper_name", "paper_ids", "notes")
@@ -44,29 +44,21 @@ def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_c
             f"timm's {architecture} has no place for {extra[0]} ({len(extra)} such), which a merged shift "
             "needs: train with RLRRConfig(shift=False) for a model that merges."
         )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
-            scratch = Path(parent) / "model"
-            save_for_hf(
-                model,
-                str(scratch),
-                model_config={"label_names": classes},
-                safe_serialization=True,
-                data_config=dict(data_config),
-            )
-            config = read_json(scratch / "config.json")
-            config["model_args"].pop("num_classes")  # transformers rejects a second one beside that at the top
-            for key in _BEFORE:
-                config["pretrained_cfg"].pop(key, None)
-            write_json(scratch / "config.json", config)
-            # safetensors lets only the owner read what it writes
-            shutil.copymode(scratch / "config.json", scratch / "model.safetensors")
-            if folder.exists():  # empty; Windows replaces no folder
-                folder.rmdir()
-            scratch.replace(folder)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    with atomic_folder(folder) as scratch:
+        save_for_hf(
+            model,
+            str(scratch),
+            model_config={"label_names": classes},
+            safe_serialization=True,
+            data_config=dict(data_config),
+        )
+        config = read_json(scratch / CONFIG)
+        config["model_args"].pop("num_classes")  # transformers rejects a second one beside that at the top
+        for key in _BEFORE:
+            config["pretrained_cfg"].pop(key, None)
+        write_sealed(scratch / CONFIG, config | {CHECKSUM: file_checksum(scratch / FILES[0])})
+        # safetensors lets only the owner read what it writes
+        shutil.copymode(scratch / CONFIG, scratch / FILES[0])
 
 
 def _move_extra_biases(model: nn.Module, extra: Set[str], input_size: Sequence[int]) -> None:

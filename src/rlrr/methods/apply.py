@@ -13,7 +13,7 @@ from peft.tuners.tuners_utils import NoMatchingPeftModuleError
 from torch import nn
 
 from rlrr.backbones.families import block_linears, call_fused_linears, classifier_names, module_names
-from rlrr.errors import RLRRError, UsageError, did_you_mean
+from rlrr.errors import RLRRError, UsageError, did_you_mean, shown
 from rlrr.hints import expected, fits, is_plain
 from rlrr.methods.table import METHODS, Method
 from rlrr.tuners.targets import check_entries
@@ -77,7 +77,7 @@ def method_config(method: str, settings: Mapping[str, Any] | None = None) -> Pef
         if not fits(value, known[name]):
             words, choices = expected(known[name])
             near = did_you_mean(str(value), choices)
-            raise UsageError(f"{name} of {method} must be {words}, not {value!r}.{near}", option="settings")
+            raise UsageError(f"{name} of {method} must be {words}, not {shown(value)}.{near}", option="settings")
     try:
         return kind(**deepcopy(dict(METHODS[method].defaults) | given))
     except (RLRRError, ValueError, TypeError) as error:

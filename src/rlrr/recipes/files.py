@@ -7,6 +7,9 @@ method for those that differ.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import re
 from collections.abc import Mapping
 from importlib.resources import files
@@ -31,20 +34,40 @@ _TUNED = (
 )
 
 
+_SEAL = "# sha256 of the lines below: "
+
+logger = logging.getLogger(__name__)
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number; for YAML it is text, since it has no point."""
+    """Safe YAML in which 1e-3 is a number; for YAML it is text, since it has no point. There are no aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse an alias, since a few lines of them can mean more values than a memory holds.
+
+        Raises:
+            yaml.YAMLError: here is an alias.
+        """
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"an alias, *{self.peek_event().anchor}, stands for values written elsewhere")
+        return super().compose_node(parent, index)
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML in which 1e-3 is a number.
+    """Parse YAML in which 1e-3 is a number, and whose values are those of JSON: no date, set or bytes.
 
     Raises:
-        yaml.YAMLError: the text is not YAML.
+        yaml.YAMLError: the text is not such YAML.
     """
-    return yaml.load(text, _Loader)
+    try:
+        content = yaml.load(text, _Loader)
+        json.dumps(content)
+    except (TypeError, ValueError, RecursionError) as error:  # of a date or number that there is not, too
+        raise yaml.YAMLError(str(error)) from error
+    return content
 
 
 def packaged_recipes() -> list[str]:
@@ -128,7 +151,7 @@ def write_recipe(recipe: Recipe, folder: Path) -> None:
     """Write `recipe.yaml`, from which the same run can be started again."""
     with atomic(folder / RECIPE) as temporary:
         text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(f"{_SEAL}{_checksum(text)}\n{text}", encoding="utf-8")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -140,8 +163,18 @@ def read_recipe(path: Path) -> Recipe:
     return Recipe(**{"data": ""} | read_options(path))
 
 
+def is_changed(path: Path) -> bool:
+    """Tell whether a file of `write_recipe` was changed since, by hand or by a fault of the disk."""
+    seal, _, text = path.read_text(encoding="utf-8", errors="replace").partition("\n")
+    return seal.startswith(_SEAL) and seal.removeprefix(_SEAL) != _checksum(text)
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def read_options(path: Path) -> dict[str, Any]:
-    """Read the options that a YAML file sets.
+    """Read the options that a YAML file sets, with a warning if `rlrr` wrote it otherwise.
 
     Raises:
         RLRRError: the file is missing, or has a key or value that no recipe has; the message names the line.
@@ -153,6 +186,8 @@ def read_options(path: Path) -> dict[str, Any]:
         raise RLRRError(f"There is no recipe {path}.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path} is not a recipe: {' '.join(str(error).split())}.") from None
+    if is_changed(path):
+        logger.warning("%s was changed since it was written. If that was you, delete its first line.", path)
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a recipe: each line is an option, such as `epochs: 20`.")
     hints = get_type_hints(Recipe)

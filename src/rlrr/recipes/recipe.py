@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
-from rlrr.errors import UsageError, did_you_mean
+from rlrr.errors import UsageError, did_you_mean, shown
 from rlrr.hints import expected, fits
 from rlrr.methods.table import METHODS
 
@@ -222,4 +222,4 @@ def _exclude(name: str, other: str) -> None:
 
 
 def _refuse(name: str, value: Any, expected: str, hint: str = "") -> None:
-    raise UsageError(f"{name} must be {expected}, not {value!r}.{hint}", option=name)
+    raise UsageError(f"{name} must be {expected}, not {shown(value)}.{hint}", option=name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from rlrr.data import PreparedImages, Split, load_data, prepare_split
 from rlrr.data.pipeline import preparation
 from rlrr.errors import UsageError
-from rlrr.files import cannot_write, nearest_existing
+from rlrr.files import atomic_folder, cannot_write, nearest_existing
 from rlrr.spectral.analysis import Analysis
 from rlrr.spectral.analysis import analyze as measure_weights
 from rlrr.spectral.export import write_csv, write_json
@@ -39,7 +40,8 @@ def analyze(
 ) -> list[Analysis]:
     """Measure what tuning did to the weights of some runs and write report.html, analysis.json and analysis.csv.
 
-    One run is held in memory at a time, and nothing is written before all are measured.
+    One run is held in memory at a time, and nothing is written before all are measured. A new folder gets all three
+    files at once; in another each takes the place of an earlier one.
 
     Args:
         runs: Paths for `rlrr.spectral.tuned.open_tuned`: folders of runs, adapters or models, or files of weights.
@@ -66,9 +68,11 @@ def analyze(
         if images is not None or not source.has_weight_form:  # first, as they are quick, and may be refused
             features = _features(source, split, directions)
         analyses.append(replace(_measured(source, directions), **features))
-    write_json(folder / DATA, analyses)
-    write_csv(folder / TABLE, analyses)
-    write_page(folder / REPORT, analyses, commands)
+    is_new = not folder.exists() or not any(folder.iterdir())
+    with atomic_folder(folder) if is_new else nullcontext(folder) as place:
+        write_json(place / DATA, analyses)
+        write_csv(place / TABLE, analyses)
+        write_page(place / REPORT, analyses, commands)
     return analyses
 
 

@@ -69,7 +69,7 @@ def _keep(path: Path, basis: Tensor) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         make_room(path.parent, basis.nbytes)
-        with atomic(path) as temporary:
+        with atomic(path, shared=True) as temporary:
             temporary.write_bytes(save({_KEY: basis.contiguous()}))
     except (OSError, RLRRError) as error:
         cause = error.__cause__ or error

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
 from rlrr.adapters.folder import load_start, load_trained_state, merged_model, put_adapter, read_tensors
-from rlrr.adapters.record import PEFT_CONFIG, RECORD, TENSORS, Record, read_record
+from rlrr.adapters.record import PEFT_CONFIG, RECORD, TENSORS, Record, check_file, read_record
 from rlrr.backbones import load_backbone
 from rlrr.backbones.families import classifier_names
 from rlrr.backbones.weights import brief, from_file
@@ -187,8 +187,8 @@ def labels(sources: Sequence[str | Path]) -> list[str]:
 
 
 def _run(folder: Path, weights: str | None, label: str) -> Tuned:
-    deviations = _deviations(folder)
     record = read_record(folder)
+    deviations = _deviations(folder, record)
     start = load_start(folder, record, weights).eval()
     model = put_adapter(deepcopy(start), folder, record)
     vectors, neutral = _vectors(model), neutral_values(model)
@@ -252,10 +252,11 @@ def _vectors(model: nn.Module) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def _deviations(folder: Path) -> list[dict[str, Any]]:
+def _deviations(folder: Path, record: Record) -> list[dict[str, Any]]:
     path = folder / _METRICS
     if not path.is_file():
         return []
+    check_file(folder, record, _METRICS)
     try:
         records = [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
         if not all(math.isfinite(record.get("deviation", 0)) for record in records):

@@ -1,4 +1,4 @@
-"""The callbacks of a training: its metrics file, clock, progress bar, best checkpoint and TensorBoard log."""
+"""The callbacks of a training: its metrics file, clock, progress bar, checkpoints and TensorBoard log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState
 
+from rlrr.recipes.recipe import Recipe
 from rlrr.training.deviation import WHOLE
+from rlrr.training.output import seal_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +92,17 @@ class BestCheckpoint(TrainerCallback):
         """Record this epoch as the best one if it is as good as the best before."""
         if metrics and metrics["eval_accuracy"] == state.best_metric:
             state.best_global_step = state.global_step
+
+
+class SealedCheckpoints(TrainerCallback):
+    """Seal each checkpoint once it is written, after which no file of it may change."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Seal the newest checkpoint; Trainer, which has just deleted an older one, keeps one beside it."""
+        seal_checkpoint(Path(f"{args.output_dir}/checkpoint-{state.global_step}"), self._recipe)
 
 
 class Progress(TrainerCallback):

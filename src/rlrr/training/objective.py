@@ -11,7 +11,6 @@ from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import torch
 from timm.data import Mixup
@@ -176,9 +175,6 @@ def load_state(objective: Objective, folder: Path) -> None:
     """
     path = folder / STATE
     try:
-        with ZipFile(path) as archive:  # torch does not check its checksums
-            if damaged := archive.testzip():
-                raise BadZipFile(f"{damaged} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises errors of many kinds
         raise RLRRError(

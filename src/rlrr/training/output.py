@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from rlrr.adapters.record import PEFT_CONFIG, RECORD, TENSORS
 from rlrr.errors import RLRRError, UsageError
-from rlrr.files import cannot_write, nearest_existing
-from rlrr.recipes.files import RECIPE, read_recipe
+from rlrr.files import cannot_write, file_checksum, is_temporary, nearest_existing, read_sealed, write_sealed
+from rlrr.recipes.files import RECIPE, is_changed, read_recipe
 from rlrr.recipes.recipe import Recipe, differences
-from rlrr.training.objective import STATE
 
 METRICS, CHECKPOINTS, TENSORBOARD = "metrics.jsonl", "checkpoints", "tensorboard"
-# the files of a run and its evaluations; the record is deleted first, so that a half deleted run does not pass for a
-# finished one, and the recipe last, so that the folder still counts as a run
+# the files of a run and its evaluations, but the recipe, by which the folder still counts as a run; the record is
+# deleted first, so that a half deleted run does not pass for a finished one
 _EVALUATIONS = ("evaluation", "evaluation-test", "evaluation-val", "evaluation-train")
-_TORCH_FILES = ("optimizer.pt", "scheduler.pt", STATE)  # in a checkpoint
-_RUN_FILES = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, TENSORBOARD, *_EVALUATIONS, RECIPE)
+_RUN_FILES = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, TENSORBOARD, *_EVALUATIONS)
+_MANIFEST = "checkpoint.json"  # of a checkpoint, written last: the digest of the recipe and what its files hold
+_STATE = "trainer_state.json"
+
+logger = logging.getLogger(__name__)
 
 
 def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
@@ -44,12 +45,17 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
     if resume:
         if not is_run:
             raise UsageError(f"There is no run in {folder} to resume: start it without `resume`.")
+        if is_changed(folder / RECIPE):
+            raise UsageError(
+                f"{folder / RECIPE} is damaged, or was changed since the run was started: bring back the file as it "
+                "was, or train again with `overwrite`. To keep a change made by hand, delete its first line."
+            )
         if changed := differences(read_recipe(folder / RECIPE), recipe):
             raise UsageError(
                 f"The run in {folder} was started with other options ({'; '.join(changed)}): give the same ones, "
                 "or another `output`."
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and not all(map(is_temporary, folder.iterdir())):  # a start that was killed leaves no more
         if not is_run:
             raise UsageError(f"{folder} exists and holds something else: give another `output`.")
         if not overwrite:
@@ -60,7 +66,7 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
 
 
 def remove_run(folder: Path) -> None:
-    """Delete the files of a run; other files in its folder stay.
+    """Delete the files of a run but its recipe, which is to be replaced; other files in its folder stay.
 
     Raises:
         RLRRError: a file cannot be deleted.
@@ -97,9 +103,52 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def seal_checkpoint(checkpoint: Path, recipe: Recipe) -> None:
+    """Write into a checkpoint what its files hold and which recipe it is of: without that it does not count as one."""
+    files = {
+        str(path.relative_to(checkpoint)): {"bytes": path.stat().st_size, "sha256": file_checksum(path)}
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path.name != _MANIFEST and not is_temporary(path)
+    }
+    write_sealed(checkpoint / _MANIFEST, {"recipe_sha256": recipe.digest(), "files": files})
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint; None if there is none."""
     return max(filter(_is_complete, _checkpoints(folder)), key=_step, default=None)
+
+
+def checkpoint_to_resume(folder: Path, recipe: Recipe, keeps_best: bool) -> Path | None:
+    """Return the newest checkpoint from which a run ends as if it had not been stopped; None if there is none.
+
+    Checkpoints that are incomplete, damaged, or later than a damaged best one are deleted, the latter two with a
+    warning.
+
+    Args:
+        folder: The folder of the checkpoints.
+        recipe: The recipe of the run.
+        keeps_best: Whether the weights of the best epoch are needed in the end, which an older checkpoint may hold.
+
+    Raises:
+        RLRRError: the checkpoints were made with another recipe.
+    """
+    remove_incomplete(folder)
+    for checkpoint in _checkpoints(folder):
+        if not _is_intact(checkpoint):
+            logger.warning("%s is damaged: it is deleted, and the run goes on without it", checkpoint)
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        elif _manifest(checkpoint)["recipe_sha256"] != recipe.digest():
+            raise RLRRError(
+                f"{checkpoint} was made with other options than {RECIPE} has now, and which ones is not known: train "
+                "again with `overwrite`, or bring back the file as it was."
+            )
+    for checkpoint in sorted(_checkpoints(folder), key=_step, reverse=True):
+        best = _state(checkpoint).get("best_global_step")
+        if not (keeps_best and best) or (folder / f"checkpoint-{best}").is_dir():
+            return checkpoint
+        logger.warning("%s is of no use without the best epoch before it, which is gone: it is deleted", checkpoint)
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return None
 
 
 def remove_incomplete(folder: Path) -> None:
@@ -107,6 +156,11 @@ def remove_incomplete(folder: Path) -> None:
     for checkpoint in _checkpoints(folder):
         if not _is_complete(checkpoint):
             shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a finished run, which is the last step of a training and may have been missed."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def checkpoint_epoch(checkpoint: Path) -> float:
@@ -128,17 +182,23 @@ def _step(checkpoint: Path) -> int:
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:
-    return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+
+
+def _manifest(checkpoint: Path) -> dict[str, Any]:
+    return read_sealed(checkpoint / _MANIFEST)
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    """Tell whether all files of a checkpoint exist and have their ends, for which little of them is read."""
+    """Tell whether all files of a checkpoint are there with their lengths, for which none of them is read."""
     try:
-        _state(checkpoint)  # Trainer writes it last
-        with safe_open(checkpoint / TENSORS, "pt"):
-            pass
-        for path in (*(checkpoint / name for name in _TORCH_FILES), *checkpoint.glob("rng_state*")):
-            zipfile.ZipFile(path).close()
-    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
+        files = _manifest(checkpoint)["files"]
+        return all((checkpoint / name).stat().st_size == file["bytes"] for name, file in files.items())
+    except (OSError, RLRRError):
         return False
-    return True
+
+
+def _is_intact(checkpoint: Path) -> bool:
+    """Tell whether all files of a complete checkpoint hold what was written."""
+    files = _manifest(checkpoint)["files"]
+    return all(file_checksum(checkpoint / name) == file["sha256"] for name, file in files.items())

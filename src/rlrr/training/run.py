@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -17,7 +16,7 @@ from torch import nn
 from transformers import TrainerState, set_seed
 
 from rlrr.adapters.folder import save_adapter
-from rlrr.adapters.record import RECORD, Record, backbone_record, library_versions, read_record
+from rlrr.adapters.record import RECORD, Record, backbone_record, check_file, library_versions, read_record
 from rlrr.backbones import Backbone, load_backbone
 from rlrr.backbones.families import classifier_names
 from rlrr.data import ImageData, Split, data_source, load_data
@@ -28,7 +27,7 @@ from rlrr.inference.evaluate import evaluate_split
 from rlrr.inference.predict import Classifier
 from rlrr.methods.apply import apply_method, method_config
 from rlrr.methods.trainable import check_adapted, parameter_counts
-from rlrr.recipes.files import write_recipe
+from rlrr.recipes.files import RECIPE, write_recipe
 from rlrr.recipes.recipe import Recipe
 from rlrr.training.callbacks import Progress
 from rlrr.training.compiling import compile_model
@@ -37,11 +36,14 @@ from rlrr.training.images import TrainingImages, preprocessing, training_images
 from rlrr.training.memory import forget_peak, peak_memory
 from rlrr.training.output import (
     CHECKPOINTS,
+    METRICS,
     check_output,
     check_space,
     checkpoint_epoch,
+    checkpoint_to_resume,
     ended_early,
     last_checkpoint,
+    remove_checkpoints,
     remove_incomplete,
     remove_run,
 )
@@ -85,8 +87,11 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     folder = Path(output)
     check_output(folder, recipe, resume, overwrite)
     if resume and (folder / RECORD).exists():
+        record = read_record(folder)
+        check_file(folder, record, RECIPE)
         logger.warning("The run in %s is finished: nothing to resume.", folder)
-        return read_record(folder)
+        remove_checkpoints(folder)
+        return record
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     data = load_data(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed)
@@ -103,10 +108,9 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     if overwrite:  # only now that the new run can start
         remove_run(folder)
     with _stops_explained(folder), closing(Progress()) as progress:
+        checkpoint = checkpoint_to_resume(folder / CHECKPOINTS, recipe, keeps_best(recipe))
         write_recipe(recipe, folder)
-        remove_incomplete(folder / CHECKPOINTS)
         trainer = make_trainer(recipe, folder, model, len(data.classes), images, progress)
-        checkpoint = last_checkpoint(folder / CHECKPOINTS)
         if checkpoint and ended_early(checkpoint):  # Trainer would train further epochs
             trainer.args.num_train_epochs = checkpoint_epoch(checkpoint)
         with fastest_attention(model, resolve_precision(recipe.precision)):  # the test is as `rlrr evaluate` measures
@@ -119,8 +123,8 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         record.metrics.update(train_seconds=round(trainer.seconds, 1), peak_memory_mb=peak_memory(), device=_device())
         if test:
             record = _tested(model, record, test, recipe, images)
-        written = save_adapter(folder, model, record)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the adapter is safe now
+        written = save_adapter(folder, model, record, [RECIPE, METRICS])
+    remove_checkpoints(folder)  # the adapter is safe now
     return written
 
 

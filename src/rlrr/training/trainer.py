@@ -24,7 +24,14 @@ from rlrr.errors import RLRRError
 from rlrr.inference.predict import evaluation_batch
 from rlrr.recipes.recipe import Recipe
 from rlrr.training.average import MovingAverage
-from rlrr.training.callbacks import BestCheckpoint, Clock, MetricsFile, Progress, tensorboard_callbacks
+from rlrr.training.callbacks import (
+    BestCheckpoint,
+    Clock,
+    MetricsFile,
+    Progress,
+    SealedCheckpoints,
+    tensorboard_callbacks,
+)
 from rlrr.training.deviation import Deviation
 from rlrr.training.images import TrainingImages
 from rlrr.training.objective import Batch, Objective, classifying_logits, load_state, make_objective, save_state
@@ -257,7 +264,7 @@ def _arguments(recipe: Recipe, folder: Path, images: TrainingImages) -> Training
 
 def _callbacks(recipe: Recipe, folder: Path, progress: Progress) -> list[TrainerCallback]:
     callbacks = [Clock(), MetricsFile(folder / METRICS), *tensorboard_callbacks(folder / TENSORBOARD), progress]
-    callbacks.append(BestCheckpoint())
+    callbacks += [BestCheckpoint(), SealedCheckpoints(recipe)]
     if recipe.early_stop:
         callbacks.append(EarlyStoppingCallback(recipe.early_stop))
     return callbacks
