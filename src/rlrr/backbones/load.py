@@ -128,6 +128,17 @@ def load_backbone(
     )
 
 
+def expect_backbone(name: str, weights: str | None = None) -> None:
+    """Refuse a name of no backbone, or a path of no weights, without loading anything.
+
+    Raises:
+        RLRRError: see `load_backbone`.
+    """
+    _identify(name, weights)
+    if weights and not Path(weights).expanduser().exists():
+        raise weights_files.no_weights(Path(weights))
+
+
 def fingerprint(model: nn.Module) -> str:
     """Return the SHA-256, in hexadecimal, of the weights of a backbone.
 

@@ -17,11 +17,13 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import yaml
 
+from rlrr.cli.guesses import guess
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 from rlrr.hints import expected, members
 from rlrr.recipes.files import parse_yaml
 
 _METAVARS = {int: "N", float: "X"}
+_TRUTHS = ("true", "false", "yes", "no", "on", "off")  # words after a switch that are its value, though not all will do
 
 
 class Parser(ArgumentParser):
@@ -83,6 +85,10 @@ class Parser(ArgumentParser):
             "images.",
         )
 
+    def add_json(self) -> None:
+        """Add the switch for a result that machines read."""
+        self.add_argument("--json", type=bool, default=False, help="Print the result as JSON.")
+
     def parse(self, arguments: list[str]) -> Namespace:
         """Parse a command line.
 
@@ -94,7 +100,7 @@ class Parser(ArgumentParser):
         except ArgumentError as error:
             self.error(f"{error.argument_name} {error.message.rstrip('.')}")
         if unexpected:
-            self.error(f"Unexpected: {unexpected[0]}. A path with spaces needs quotes")
+            self._refuse_unexpected(unexpected[0], arguments)
         for name, hint in self.hints.items():
             if _is(dict, hint) and (pairs := getattr(options, _destination(name), None)) is not None:
                 setattr(options, _destination(name), dict(pairs))
@@ -111,12 +117,18 @@ class Parser(ArgumentParser):
                 result.append(argument)
                 continue
             if (name := name.replace("_", "-")) not in self.hints:
-                self.error(f"There is no option {argument}.{did_you_mean(name, self.hints)}".rstrip("."))
+                self.error(f"There is no option {argument}.{guess(name, self.hints)}".rstrip("."))
             following = arguments[position + 1].lower() if position + 1 < len(arguments) else ""
-            if self.hints[name] is bool and not equals and following not in ("true", "false"):
+            if self.hints[name] is bool and not equals and following not in _TRUTHS:
                 equals, value = "=", "true"
             result.append(name + equals + value)
         return result
+
+    def _refuse_unexpected(self, word: str, arguments: list[str]) -> NoReturn:
+        before = arguments[max(arguments.index(word) - 1, 0)].replace("_", "-") if word in arguments else ""
+        if self.hints.get(before) is bool:
+            self.error(f"{before} must be true or false, not {word!r}")
+        self.error(f"Unexpected: {word}. A path with spaces needs quotes")
 
     def in_options(self, error: RLRRError) -> str:
         """Return the sentence of an error with options in the place of Python arguments.
@@ -188,6 +200,8 @@ def _read(hint: Any, text: str) -> Any:
     """
     if text == "null" and members(hint) != (hint,):
         return None
+    if str in members(hint) and re.match(r"[A-Za-z][\w+.-]*://", text):
+        raise ArgumentTypeError(f"must be on this machine, not {text!r}: download it first")
     for kind in members(hint):
         try:
             if get_origin(kind) is list:

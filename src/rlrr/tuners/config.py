@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 from peft import PeftConfig
 
 from rlrr.errors import RLRRError, did_you_mean
+from rlrr.hints import expected, fits
 from rlrr.tuners.registration import TunerType
 
 
@@ -44,8 +46,10 @@ class TunerConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = self.tuner_type()
+        self._check_types()
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
+            check_regex(name, value)
             setattr(self, name, set(value) if isinstance(value, list) else value)
         if isinstance(self.parts, str):
             self.parts = [self.parts]
@@ -61,6 +65,13 @@ class TunerConfig(PeftConfig):
             )
         if self.layers_pattern and self.layers_to_transform is None:
             raise RLRRError("layers_pattern needs layers_to_transform: give the indices of the blocks too.")
+
+    def _check_types(self) -> None:
+        """Refuse values of another type; a choice of words is checked by the method, which names the nearest."""
+        hints = get_type_hints(type(self))
+        for name in {field.name for field in fields(self)} - {field.name for field in fields(PeftConfig)}:
+            if not (expected(hints[name])[1] or fits(getattr(self, name), hints[name])):
+                raise RLRRError(f"{name} must be {expected(hints[name])[0]}, not {getattr(self, name)!r}.")
 
     @classmethod
     def tuner_type(cls) -> StrEnum:
@@ -90,6 +101,18 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     if value not in (choices := tuple(choices)):
         words = [str(choice) for choice in choices]
         raise RLRRError(f"{name} must be one of {', '.join(words)}, not {value!r}.{did_you_mean(str(value), words)}")
+
+
+def check_regex(name: str, value: Any) -> None:
+    """Refuse text that is not a regex.
+
+    Raises:
+        RLRRError: naming the setting and the reason.
+    """
+    try:
+        re.compile(value if isinstance(value, str) else "")
+    except re.error as error:
+        raise RLRRError(f"{name} must be a regex of module names, and {value!r} is none: {error}.") from error
 
 
 def check_number(name: str, value: float, least: float, most: float | None = None) -> None:
