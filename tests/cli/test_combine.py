@@ -31,6 +31,18 @@ def test_runs_and_weights_may_stand_in_any_order(rlrr, runs, tmp_path):
     assert "(-1)" in result.out
 
 
+def test_the_result_as_json(rlrr, runs, tmp_path):
+    record = json.loads(rlrr("combine", *runs, "--output", tmp_path / "both", "--json").out)
+    assert record["protocol"].startswith("combined (exact)")
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "-inf"])
+def test_weights_have_to_be_finite(refused, runs, tmp_path, weight):
+    said = refused("combine", *runs, "--weights", "1", weight, "--output", tmp_path / "new", code=2)
+    assert "must be finite numbers, not 1.0, " in said
+    assert not (tmp_path / "new").exists()
+
+
 def test_wrong_use_is_refused(refused, runs, tmp_path):
     new = tmp_path / "new"
     assert refused("combine", runs[0], "--output", new, code=2).startswith("There is 1 run to combine")

@@ -39,8 +39,8 @@ def read_run(recipe: Recipe, folder: Path) -> Record:
         # the log of an older run has no accuracy on the test images
         if value is not None and logged and (epoch, value) not in logged:
             raise RLRRError(
-                f"{folder / RECORD} has {name} {value} of epoch {epoch}, which {METRICS} beside it has not: one of them "
-                f"was changed. Delete {folder}, and it is run again."
+                f"{folder / RECORD} has {name} {value} of epoch {epoch}, which {METRICS} beside it has not: one of "
+                f"them was changed. Delete {folder}, and it is run again."
             )
     return record
 

@@ -13,6 +13,7 @@ from peft.tuners.tuners_utils import NoMatchingPeftModuleError
 from torch import nn
 
 from rlrr.backbones.families import block_linears, call_fused_linears, classifier_names, module_names
+from rlrr.backbones.weights import brief
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 from rlrr.hints import expected, fits, is_plain
 from rlrr.methods.table import METHODS, Method
@@ -52,6 +53,11 @@ def apply_method(model: nn.Module, method: str, settings: Mapping[str, Any] | No
         ) from error
     except RLRRError as error:  # settings that do not go with this model
         raise UsageError(str(error)) from error
+    except Exception as error:  # PEFT refuses some settings only here, and each in its own way
+        if not settings:
+            raise
+        given = ", ".join(f"{name}={value}" for name, value in settings.items())
+        raise UsageError(f"{method} cannot be applied with the settings {given}: {brief(error)}.") from error
 
 
 def method_config(method: str, settings: Mapping[str, Any] | None = None) -> PeftConfig | None:
@@ -92,7 +98,8 @@ def config_type(method: str) -> type[PeftConfig] | None:
 def setting_hints(kind: type[PeftConfig]) -> dict[str, Any]:
     """Give the type hints of a config's own settings that YAML can hold, without PEFT's fields of every config."""
     bookkeeping = {field.name for field in fields(PeftConfig)}
-    hints, names = get_type_hints(kind), [field.name for field in fields(kind) if field.init]
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind) if field.init and not field.metadata.get("recorded")]
     return {name: hints[name] for name in names if name not in bookkeeping and is_plain(hints[name])}
 
 

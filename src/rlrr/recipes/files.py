@@ -146,7 +146,7 @@ def read_options(path: Path) -> dict[str, Any]:
         content = parse_yaml(text)
     except FileNotFoundError:
         raise RLRRError(f"There is no recipe {path}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # an impossible date is a ValueError
         raise UsageError(f"{path} is not a recipe: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a recipe: each line is an option, such as `epochs: 20`.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def expect_same_images(folder: Path, listing: Listing) -> None:
         return
     try:
         changes = differences(read_json(path), listing)
-    except (TypeError, ValueError, AttributeError, RLRRError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise RLRRError(f"{path} is damaged: delete it to resume without a check of the images.") from error
     if changes:
         raise UsageError(
@@ -69,6 +68,8 @@ def listing_digest(data: ImageData, listing: Listing) -> str:
 
 def differences(before: Mapping[str, Sequence[Sequence[str]]], now: Mapping[str, Sequence[Sequence[str]]]) -> list[str]:
     """Describe in words how images differ, with a few names of each kind; nothing if they are the same."""
+    if before == now:
+        return []
     olds, news = _by_name(before), _by_name(now)
     gone, new = olds.keys() - news.keys(), news.keys() - olds.keys()
     by_content = {news[name][1]: name for name in sorted(new)}
@@ -84,10 +85,10 @@ def differences(before: Mapping[str, Sequence[Sequence[str]]], now: Mapping[str,
         ],
     }
     found = [f"{kind.format(len(names))}: {enumerated(names, 3)}" for kind, names in kinds.items() if names]
-    if found or before == now:
+    if found:
         return found
-    of_split = {name: [row[0] for row in rows] for name, rows in before.items()}
-    others = [row[0] for name, rows in now.items() for row in rows if Counter(of_split.get(name))[row[0]] == 0]
+    old_places = {(split, row[0]) for split, rows in before.items() for row in rows}
+    others = [row[0] for split, rows in now.items() for row in rows if (split, row[0]) not in old_places]
     return [f"{len(others)} in another split: {enumerated(others, 3)}" if others else "their order is another"]
 
 

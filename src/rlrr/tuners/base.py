@@ -33,6 +33,7 @@ from rlrr.errors import RLRRError
 from rlrr.tuners.config import TunerConfig, check_choice
 from rlrr.tuners.layer import AdaptedLayer
 from rlrr.tuners.names import BASE, check_adapter_name
+from rlrr.tuners.provenance import warn_of_another_backbone
 
 # A subclass with a forward of its own, as a LayerNorm2d or a standardised convolution, computes something else.
 _PLAIN = (nn.Linear, nn.LayerNorm, nn.Conv2d, timm_layers.Linear, timm_layers.LayerNorm, timm_layers.LayerNormFp32)
@@ -141,6 +142,7 @@ class VisionTuner(BaseTuner):
         return peft_config
 
     def _prepare_model(self, peft_config: TunerConfig, model: nn.Module) -> None:
+        warn_of_another_backbone(peft_config, model, self.prefix)
         if peft_config.target_modules is None:
             peft_config.target_modules = self.default_targets(model, peft_config)
             if peft_config.target_modules is None:
