@@ -71,6 +71,7 @@ def test_counts_are_of_the_adapter_and_of_the_classifier(backbone):
         ("lora", {"bias": "odd"}),
         ("lora", {"init_lora_weights": "odd"}),
         ("lora", {"layers_to_transform": [99], "layers_pattern": "blocks"}),
+        ("lora", {"layers_to_transform": 99}),
         ("lora", {"rank_pattern": {"(": 3}}),
         ("ssf", {"target_modules": "("}),
         ("adaptformer", {"parts": ["nope"]}),
@@ -81,6 +82,14 @@ def test_no_setting_ends_in_an_error_of_a_library(tiny_backbone, method, setting
     with pytest.raises(UsageError) as caught:
         apply_method(load_backbone(tiny_backbone, num_classes=3).model, method, settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("layers", [1, [1]])
+@pytest.mark.parametrize("method", ["lora", "rlrr", "ssf", "adaptformer"])
+def test_the_blocks_to_adapt_can_be_chosen_with_every_method(backbone, method, layers):
+    names = trained(apply_method(backbone, method, {"layers_to_transform": layers}))
+    assert any(".blocks.1." in name for name in names)
+    assert not any(".blocks.0." in name for name in names)
 
 
 @pytest.mark.parametrize(("method", "rank"), [("rlrr", "rank"), ("lora", "r")])

@@ -32,7 +32,7 @@ SHARE = "above 0 and at most 1"
         ("threads", 10**6, "at most 1,024"),
         ("workers", 10**6, "at most 256"),
         ("image_size", 10**6, "at most 10,000"),
-        ("data", "a\0b", "text without a null character"),
+        ("model", "a\0b", "text without a null character"),
         *(("random_crop", value, SHARE) for value in ([0.0, 1.0], [0.5, 1.1], [0.8, 0.5], [0.5], [0.1, 0.2, 0.3])),
         ("random_crop", 0.5, "a list"),
         ("precision", "fp8", "one of auto, fp32, bf16, fp16"),

@@ -16,7 +16,7 @@ _SYNONYMS = {
     "--epochs": "e n-epochs num-epochs num-train-epochs max-epochs",
     "--image-size": "size imgsz img-size input-size resolution crop-size",
     "--model": "arch architecture backbone model-name model-name-or-path checkpoint",
-    "--weights": "ckpt checkpoint pretrained pretrained-weights initial-checkpoint backbone-weights",
+    "--weights": "ckpt checkpoint pretrained pretrained-weights initial-checkpoint",
     "--method": "tuner adapter peft peft-type peft-method",
     "--accumulate": "accum grad-accum grad-accum-steps accum-steps gradient-accumulation-steps accumulate-grad-batches",
     "--schedule": "sched scheduler lr-sched lr-scheduler lr-scheduler-type lr-schedule",

@@ -37,7 +37,12 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number; for YAML it is text, since it has no point."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML in which the text "1e-3" has quotes."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def parse_yaml(text: str) -> Any:
@@ -122,7 +127,7 @@ def overlay(options: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
     """Write `recipe.yaml`, from which the same run can be started again, also in another folder (see `places`)."""
     with atomic(folder / RECIPE) as temporary:
-        text = heading() + yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+        text = heading() + yaml.dump(recipe.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
         temporary.write_text(text, encoding="utf-8")
 
 
