@@ -92,7 +92,7 @@ def summary(runs: Sequence[dict[str, Any]]) -> str:
 
 def main(
     turns: PositiveInt = 3,
-    spin_counts: Sequence[int] = (50_000, 20_000, 5_000, 1_000),
+    spin_counts: Sequence[int] = (50_000, 20_000, 10_000, 1_000),
     command: str = COMMAND,
     output: Path = Path("bench"),
 ) -> None:

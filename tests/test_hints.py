@@ -44,8 +44,8 @@ def test_a_value_fits_a_hint(value, hint, right):
     [
         (int | None, "a whole number", ()),
         (Literal["a", "b"] | None, "one of a, b", ("a", "b")),
-        (list[str] | str | None, "a list or text", ()),
-        (bool | Literal["a"], "true or false or one of a", ("a",)),
+        (list[str] | str | None, "a list, or text", ()),
+        (bool | Literal["a"], "true or false, or one of a", ("a",)),
     ],
 )
 def test_a_hint_is_said_in_words(hint, words, choices):

@@ -55,7 +55,7 @@ def expected(hint: Any) -> tuple[str, tuple[str, ...]]:
             words.append(f"one of {', '.join(choices)}")
         else:
             words.append(_WORDS.get(get_origin(kind) or kind, _WORDS[str]))
-    return " or ".join(dict.fromkeys(words)), tuple(choices)
+    return ", or ".join(dict.fromkeys(words)), tuple(choices)
 
 
 def is_plain(hint: Any) -> bool:

@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 _BRIEF = {
-    "GOMP_SPINCOUNT": "10000",  # GNU's OpenMP; a fraction of a millisecond
+    "GOMP_SPINCOUNT": "3000",  # GNU's OpenMP; a fraction of a millisecond
     "KMP_BLOCKTIME": "1",  # LLVM's and Intel's OpenMP, in milliseconds
 }
 _PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}

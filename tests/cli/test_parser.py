@@ -120,6 +120,14 @@ def test_settings_are_names_with_values_in_yaml(parser, arguments, settings):
     assert parser.parse(arguments).set == settings
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--set", "rank=4", "sides=in", "flowers/"], ["--set=rank=4", "sides=in", "flowers/"]]
+)
+def test_what_is_no_pair_after_settings_is_the_commands_own_argument(parser, arguments):
+    options = parser.parse([*arguments, "--flip"])
+    assert (options.set, options.data, options.flip) == ({"rank": 4, "sides": "in"}, "flowers/", True)
+
+
 def test_null_leaves_an_option_out_where_it_may_be(parser):
     assert parser.parse(["--image-size", "null"]).image_size is None
     assert "must be a whole number" in refusal(parser, "--epochs", "null")

@@ -73,7 +73,7 @@ def test_a_packaged_recipe_of_another_task_or_not_of_the_method_is_remarked_on(
         trained = rlrr("train", root / "kitti", *config, "--output", run, *options, *more)
         assert trained.code == 0, trained.err
         assert (remark in trained.err) is (name == "cifar")
-        assert ("lora has no recipe of its own for vtab1k" in trained.err) is (method == "lora")
+        assert ("lora has no published hyper-parameters for vtab1k" in trained.err) is (method == "lora")
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     assert (recipe["crop_mode"], recipe["flip"]) == ("squash", True)
     assert (recipe["drop_path"], recipe["weight_decay"], recipe["schedule"]) == (0.0, 1e-4, "cosine")
@@ -88,6 +88,13 @@ def test_settings_stand_in_the_recipe_and_run_again(rlrr, images, tiny_backbone,
     assert json.loads((run / "adapter_config.json").read_text())["rank"] == 2
     again = rlrr("train", "--config", run / "recipe.yaml", "--set", "rank=1", "--output", tmp_path / "again", "--json")
     assert json.loads(again.out)["recipe"]["settings"] == {"rank": 1, "parts": ["attn"]}
+
+
+def test_a_wrong_setting_in_a_file_is_refused_with_the_name_of_the_file(refused, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("data: flowers\nsettings: {rank: two}")
+    said = refused("train", "--config", recipe, "--output", tmp_path / "run", code=2)
+    assert said.startswith(f"{recipe}: rank of rlrr must be a whole number")
 
 
 def test_a_recipe_of_before_the_settings_is_refused_naming_them(refused, finished_run, tmp_path):

@@ -218,6 +218,23 @@ def test_settings_of_another_method_stay_behind(tmp_path):
     assert find_options(path, "rlrr") == find_options(path) == {"method": "rlrr", "settings": {"rank": 2}, "epochs": 3}
 
 
+def test_what_was_tuned_for_another_method_stays_behind_and_what_is_of_the_data_does_not(tmp_path):
+    tuned = {"learning_rate": 0.1, "weight_decay": 0.2, "schedule": "paper", "drop_path": 0.3, "ema": 0.9}
+    of_the_data = {"epochs": 3, "batch_size": 8, "crop_mode": "squash", "flip": True}
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({"method": "rlrr"} | tuned | of_the_data))
+    assert find_options(str(path), "lora") == {"method": "rlrr"} | of_the_data
+    assert find_options(str(path), "rlrr") == {"method": "rlrr"} | tuned | of_the_data
+
+
+def test_a_run_is_named_by_its_folder_too(tmp_path):
+    write_recipe(Recipe("flowers", epochs=3), tmp_path)
+    assert find_options(str(tmp_path)) == find_options(str(tmp_path / RECIPE))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RLRRError, match="no recipe"):
+        find_options(str(tmp_path / "empty"))
+
+
 def test_settings_are_overlaid_one_by_one():
     both = overlay({"epochs": 3, "settings": {"rank": 2, "shift": False}}, {"seed": 1, "settings": {"rank": 4}})
     assert both == {"epochs": 3, "seed": 1, "settings": {"rank": 4, "shift": False}}

@@ -183,7 +183,8 @@ def test_a_damaged_state_is_passed_over_or_refused(recipe, noisy, tmp_path, dama
         file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
     else:
         torch.save({"another": torch.ones(3)}, file)
-    with pytest.raises(RLRRError, match=f"{STATE} does not hold the state"):
+    fact = "Noisy does not take the state" if damage == "other" else f"{STATE} is missing or damaged"
+    with pytest.raises(RLRRError, match=fact):
         train(options, tmp_path / "run", resume=True)
 
 
@@ -227,3 +228,6 @@ def test_an_objective_is_made_by_its_import_path():
     assert (made.strength, len(made.stored)) == (3.0, 7)
     with pytest.raises(UsageError, match="'speed'"):
         named_objective("rlrr.training.objective:CrossEntropy", {"speed": 3}, CrossEntropy(), classes=3, samples=7)
+    for path in ("rlrr.nowhere:Noisy", "rlrr.training.objective:Nothing", "no path"):
+        with pytest.raises(RLRRError, match="cannot be imported"):
+            named_objective(path, {}, CrossEntropy(), classes=3, samples=7)

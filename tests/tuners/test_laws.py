@@ -135,6 +135,21 @@ def test_merging_gives_the_same_outputs_and_unmerging_the_same_bits(case):
     torch.testing.assert_close(plain(x), before)
 
 
+@pytest.mark.parametrize("call", ["merge_adapter", "merge_and_unload"])
+def test_a_safe_merge_merges_all_layers_or_none(case, call):
+    needs(case, "merge")
+    model = adapted(case)
+    last = list(layers(model).values())[-1]
+    with torch.no_grad():
+        next(iter(last.learned("default").values())).fill_(torch.inf)
+    frozen = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match="broken"):
+        getattr(model, call)(safe_merge=True)
+    assert layers(model)
+    assert not any(layer.merged for layer in layers(model).values())
+    assert all(torch.equal(tensor, frozen[name]) for name, tensor in model.state_dict().items())
+
+
 def test_a_method_that_cannot_merge_says_so_and_leaves_the_model_as_it_was(case):
     if "merge" not in case.denied:
         pytest.skip("the method merges")
@@ -160,8 +175,9 @@ def test_unloading_gives_the_plain_model(case):
 def test_what_is_saved_and_loaded_is_the_same(case):
     model, x = adapted(case), inputs(case)
     state = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(model).items()}
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert sum(tensor.numel() for tensor in state.values()) == trained
+    learned = [p.numel() for p in model.parameters() if p.requires_grad]
+    learned += [b.numel() for name, b in model.named_buffers() if model.base_model.prefix in name]
+    assert sum(tensor.numel() for tensor in state.values()) == sum(learned)
     other = get_peft_model(case.model().double(), case.config()).double().eval()
     assert not torch.allclose(other(x), model(x))
     result = set_peft_model_state_dict(other, state)

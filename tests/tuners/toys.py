@@ -85,9 +85,10 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs, outputs, scale):
         super().__init__()
         self.down, self.up, self.scale = nn.Linear(inputs, 3), nn.Linear(3, outputs), scale
+        self.register_buffer("offset", torch.rand(3))
 
     def forward(self, x):
-        return self.scale * self.up(self.down(x).relu())
+        return self.scale * self.up((self.down(x) + self.offset).relu())
 
 
 def _branch(place: str):

@@ -56,6 +56,7 @@ def run(options: Any) -> None:
 
 def explain(name: str) -> dict[str, Any]:
     """Describe a method: its row of the table, settings, parameters on ViT-B/16, and abilities."""
+    from rlrr.methods.abilities import abilities
     from rlrr.methods.apply import config_type
 
     kind = config_type(name)
@@ -74,7 +75,8 @@ def _settings(name: str, kind: type[PeftConfig]) -> dict[str, dict[str, Any]]:
     from rlrr.methods.apply import setting_hints
 
     hints = setting_hints(kind)
-    meanings = {parameter.arg_name: parameter.description or "" for parameter in parse(kind.__doc__ or "").params}
+    documented = [parameter for base in reversed(kind.__mro__) for parameter in parse(base.__doc__ or "").params]
+    meanings = {parameter.arg_name: parameter.description or "" for parameter in documented}
     settings = {}
     for field in fields(kind):
         if field.name in hints:
@@ -99,18 +101,6 @@ def _parameters(name: str) -> int:
         return parameter_counts(apply_method(timm.create_model(_MODEL, num_classes=10), name))["adapter"]
 
 
-def abilities(name: str) -> dict[str, bool]:
-    """Ask a small adapted model what it can do."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    from rlrr.methods import capabilities
-    from rlrr.methods.apply import apply_method
-
-    small = VisionTransformer(img_size=32, patch_size=16, embed_dim=48, depth=1, num_heads=3, num_classes=2)
-    model = apply_method(small, name)
-    return {ability: getattr(capabilities, ability)(model) for ability in _ABILITIES}
-
-
 def _print(explained: dict[str, Any]) -> None:
     print(f"{explained['title']}: {explained['summary']}")
     if explained["paper"]:
@@ -132,7 +122,6 @@ def _print(explained: dict[str, Any]) -> None:
         print(f"  {name}: {setting['type']} (default: {default})")
         if setting["meaning"]:
             meaning = re.sub(r"\[([^]]*)\]\([^)]*\)|<[^>]*>", r"\1", setting["meaning"])  # Markdown's links and HTML
-            lines = (
-                2 if explained["config"].startswith("peft:") else 8
-            )  # PEFT's own texts fill pages; --json has the whole
+            # PEFT's own texts fill pages; --json has the whole
+            lines = 2 if explained["config"].startswith("peft:") else 8
             print(textwrap.indent(textwrap.fill(meaning, 94, max_lines=lines, placeholder=" …"), " " * 6))

@@ -24,6 +24,7 @@ from rlrr.recipes.files import parse_yaml
 
 _METAVARS = {int: "N", float: "X"}
 _TRUTHS = ("true", "false", "yes", "no", "on", "off")  # words after a switch that are its value, though not all will do
+_PAIR = re.compile(r"[A-Za-z]\w*=")
 
 
 class Parser(ArgumentParser):
@@ -47,7 +48,7 @@ class Parser(ArgumentParser):
         Args:
             names: One name. The name of an option may have underscores, and is shown with hyphens.
             type: A type or a Literal, each with or without None. A bool is a switch, a list is written A,B, and a dict
-                is written NAME=VALUE ….
+                NAME=VALUE, once or several times.
             group: The `add_argument_group` under which the help lists the argument.
             options: Further keywords of argparse; the default is added to the help.
         """
@@ -107,19 +108,24 @@ class Parser(ArgumentParser):
         return options
 
     def _normalised(self, arguments: list[str]) -> list[str]:
-        """Write the names of options with hyphens, and add `=true` to a switch that stands alone."""
+        """Write options with hyphens, add `=true` to a lone switch, and give each of several pairs its option."""
         result: list[str] = []
+        pairs_of = ""  # the option whose pairs of NAME=VALUE are read
         for position, argument in enumerate(arguments):
             if argument == "--":
                 return result + arguments[position:]
             name, equals, value = argument.partition("=")
             if not re.match(r"--[A-Za-z]", name):
-                result.append(argument)
+                pairs_of = pairs_of if _PAIR.match(argument) else ""
+                result.append(f"{pairs_of}={argument}" if pairs_of else argument)
                 continue
             if (name := name.replace("_", "-")) not in self.hints:
                 self.error(f"There is no option {argument}.{guess(name, self.hints)}".rstrip("."))
-            following = arguments[position + 1].lower() if position + 1 < len(arguments) else ""
-            if self.hints[name] is bool and not equals and following not in _TRUTHS:
+            following = arguments[position + 1] if position + 1 < len(arguments) else ""
+            pairs_of = name if _is(dict, self.hints[name]) else ""
+            if pairs_of and not equals and _PAIR.match(following):
+                continue
+            if self.hints[name] is bool and not equals and following.lower() not in _TRUTHS:
                 equals, value = "=", "true"
             result.append(name + equals + value)
         return result
@@ -179,7 +185,7 @@ def _described(hint: Any, options: dict[str, Any]) -> dict[str, Any]:
         metavar = "A,B"
     elif _is(dict, hint):
         metavar = "NAME=VALUE"
-        options |= {"nargs": "+", "action": "extend"}
+        options |= {"action": "append"}
     elif isinstance(default, list):
         shown = " ".join(map(str, default))
     if metavar is not None:

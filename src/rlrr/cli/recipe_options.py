@@ -11,7 +11,6 @@ from typing import Any, get_type_hints
 from docstring_parser import parse_from_object
 
 from rlrr.cli.parser import Parser
-from rlrr.methods.table import METHODS
 from rlrr.recipes.recipe import GROUPS, Recipe
 
 _NAMES = {"settings": "set"}  # options with another name on the command line
@@ -43,9 +42,6 @@ def add_recipe_options(parser: Parser, names: Collection[str] | None = None) -> 
         if option.name == "data" or (names is not None and option.name not in names):
             continue
         text = re.sub(r"`(\w+)`", _as_option, texts[option.name].replace("\n", " "))
-        if option.name == "learning_rate":
-            rates = ", ".join(f"{name} {method.learning_rate:g}" for name, method in METHODS.items())
-            text = f"{text.removesuffix('.')} ({rates})."
         if names is None and not any(option.default is silent for silent in (None, False, MISSING)):
             text += f" (default: {'true' if option.default is True else option.default})"
         form = {}

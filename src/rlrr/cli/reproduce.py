@@ -50,7 +50,7 @@ def run(options: Any) -> None:
     from rlrr.compare.published import published
     from rlrr.compare.runner import run_jobs
     from rlrr.methods.apply import method_config
-    from rlrr.recipes.files import has_recipe
+    from rlrr.recipes.files import is_tuned
 
     say_runs_only()
     benchmark, root, plan = BENCHMARKS[options.benchmark], Path(options.root), plan_of(options, RATES)
@@ -63,7 +63,7 @@ def run(options: Any) -> None:
     first_plan = jobs[wanted[0]].plan
     recipe = first_plan.recipe
     method_config(recipe.method, recipe.settings)
-    if has_recipe(recipe.method, benchmark.recipes(options.variant)):
+    if is_tuned(recipe.method, benchmark.recipes(options.variant)):
         described = paper_recipe(changes(changed))
     else:
         described = without_recipe(recipe.method, changes(changed))

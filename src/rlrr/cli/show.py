@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlrr.adapters.record import TENSORS, Record
-from rlrr.cli.methods import abilities
+from rlrr.methods.abilities import abilities
 from rlrr.report.table import text_table
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from rlrr.cli.parser import Parser
 from rlrr.cli.recipe_options import add_recipe_options, given_options
 from rlrr.errors import UsageError
-from rlrr.recipes.files import RECIPE, find_options, has_recipe, overlay, packaged_recipes, read_options
+from rlrr.recipes.files import RECIPE, find_options, is_tuned, overlay, packaged_recipes, read_options
 from rlrr.recipes.recipe import Recipe
 
 USAGE = "DATA [options]"
@@ -29,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
         type=str | None,
         default=None,
         help="Recipe: a YAML file with options, such as a run's recipe.yaml, or a packaged recipe such as "
-        "vtab1k/cifar. Options given here take precedence.",
+        "vtab1k/cifar. Options on the command line override it.",
     )
     parser.add_argument(
         "--resume", type=bool, default=False, help="Go on with the run in --output, by the recipe it was started with."
@@ -55,7 +55,12 @@ def run(options: Any) -> None:
     from rlrr.methods.apply import method_config
     from rlrr.training.run import train
 
-    method_config(recipe.method, recipe.settings)
+    try:
+        method_config(recipe.method, recipe.settings)
+    except UsageError as error:
+        if options.config is None or "settings" in given:
+            raise
+        raise UsageError(f"{options.config}: {error}") from error
     record = train(recipe, options.output, resume=options.resume, overwrite=options.overwrite)
     if options.json:
         print_json(record.__dict__)
@@ -81,13 +86,13 @@ def _remark(config: str, recipe: Recipe) -> None:
         return
     if task != folder and f"{benchmark}/{folder}" in packaged:
         print(f"rlrr: {name} is the recipe of {task}, and the data is {folder}", file=sys.stderr)
-    if not has_recipe(recipe.method, benchmark):
+    if not is_tuned(recipe.method, benchmark):
         print(f"rlrr: {no_recipe(recipe.method, benchmark)}", file=sys.stderr)
 
 
 def no_recipe(method: str, benchmark: str) -> str:
-    """Describe the options of a method that has no recipe of its own for a benchmark."""
+    """Describe the options of a method without hyper-parameters of its own for a benchmark."""
     return (
-        f"{method} has no recipe of its own for {benchmark}: it takes the benchmark's images and training budget, and "
-        f"{method}'s own defaults"
+        f"{method} has no published hyper-parameters for {benchmark}: it takes the benchmark's images and training "
+        f"budget, and {method}'s own defaults"
     )

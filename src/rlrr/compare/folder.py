@@ -1,4 +1,4 @@
-"""The folder of a result: whose it is, whether its data are still the same, and that one process works in it."""
+"""The folder of a result: the plan it belongs to, the check that its data are the same, and a lock for one process."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def check_data(plan: Plan, folder: Path) -> None:
 
 
 def adopt(plan: Plan, fingerprint: str, folder: Path) -> None:
-    """Note in a locked folder what it is of. Runs half done go if their data lay elsewhere: nothing is known of those.
+    """Write the plan into its locked folder, and delete unfinished runs whose data lay elsewhere.
 
     The folder has to be the plan's, as `find_result` sees to.
     """

@@ -97,11 +97,11 @@ class Result:
 
     Attributes:
         name: Name of the task.
-        protocol: The plan's.
+        protocol: Protocol of the plan.
         label: How the accuracies came about: `Plan.label`.
-        seeds: The plan's.
-        rates: The plan's.
-        recipe: The plan's, before the learning rate was chosen.
+        seeds: Seeds of the plan.
+        rates: Factors of the learning rate in the plan.
+        recipe: Recipe of the plan, before the learning rate was chosen.
         recipe_sha256: Digest of the recipe.
         backbone: Name of the backbone.
         fingerprint: SHA-256 of the backbone's weights.
@@ -113,8 +113,8 @@ class Result:
         candidates: Each with its `rate`, `learning_rate` and `val_accuracy`; none if nothing was tuned.
         rate: The factor that was chosen.
         learning_rate: The learning rate by that factor.
-        images: Numbers of those trained on at last (`train`), tuned on (`val`) and tested on (`test`).
-        parameters: Numbers of trained ones, in the `adapter` and the `head`.
+        images: Numbers of images of the last training (`train`), of tuning (`val`) and of the test (`test`).
+        parameters: Numbers of trained parameters in the `adapter` and in the `head`.
         versions: Versions of the libraries.
         device: The device of training.
         seconds: Seconds of training, over all runs.

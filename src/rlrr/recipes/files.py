@@ -85,8 +85,15 @@ def packaged_options(name: str, method: str | None = None) -> dict[str, Any]:
 
 
 def has_recipe(method: str, benchmark: str) -> bool:
-    """Tell whether a method has a packaged recipe of its own for a benchmark."""
+    """Tell whether a method has a packaged recipe of its own for a benchmark, be it of settings alone."""
     return (_FOLDER / method / f"{benchmark}.yaml").is_file()
+
+
+def is_tuned(method: str, benchmark: str) -> bool:
+    """Tell whether a method's packaged recipe for a benchmark has hyper-parameters that its authors chose for it."""
+    return has_recipe(method, benchmark) and any(
+        not options.keys().isdisjoint(_TUNED) for options in _content(method, benchmark).values()
+    )
 
 
 def load_recipe(name: str, method: str | None = None) -> Recipe:
@@ -99,7 +106,7 @@ def load_recipe(name: str, method: str | None = None) -> Recipe:
 
 
 def find_options(source: str, method: str | None = None) -> dict[str, Any]:
-    """Return the options of a YAML file, or of a packaged recipe.
+    """Return the options of a YAML file, of a run by its folder, or of a packaged recipe.
 
     Where a file names another method than `method`, the options that were chosen for that method are left out.
 
@@ -112,7 +119,7 @@ def find_options(source: str, method: str | None = None) -> dict[str, Any]:
     if not path.exists():
         near = did_you_mean(source, packaged_recipes())
         raise UsageError(f"There is no file {source}: give a YAML file, or a packaged recipe.{near}")
-    options = read_options(path)
+    options = read_options(path / RECIPE if path.is_dir() else path)
     if method and method != options.get("method", method):
         options = {name: value for name, value in options.items() if name not in _METHOD_OPTIONS + _TUNED}
     return options

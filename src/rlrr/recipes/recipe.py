@@ -78,7 +78,7 @@ class Recipe:
     accumulate: int = 1
     """Gradient accumulation: steps whose gradients are added up before the weights change."""
     learning_rate: float | None = None
-    """Peak learning rate of AdamW; by default the method's own."""
+    """Peak learning rate of AdamW; by default the method's own, which `rlrr methods` lists."""
     weight_decay: float = 1e-4
     """Weight decay of AdamW; shifts, norms and biases do not decay."""
     schedule: Literal["cosine", "paper", "restarts"] = "cosine"

@@ -148,9 +148,12 @@ def named_objective(
         samples: Number of training images.
 
     Raises:
-        UsageError: the objective does not take such options.
+        RLRRError: there is nothing under the import path, or the objective does not take such options.
     """
-    make = resolve_name(path)
+    try:
+        make = resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RLRRError(f"The objective {path} cannot be imported: {error}.") from error
     arguments = {"cross_entropy": cross_entropy, "classes": classes, "samples": samples, **options}
     try:
         signature(make).bind(**arguments)
@@ -169,16 +172,22 @@ def load_state(objective: Objective, folder: Path) -> None:
     """Restore the state of an objective from a checkpoint.
 
     Raises:
-        RLRRError: the file is missing, damaged, or of another objective.
+        RLRRError: the file is missing or damaged, or the objective does not take its state.
     """
     path = folder / STATE
     try:
         with ZipFile(path) as archive:  # torch does not check its checksums
             if damaged := archive.testzip():
                 raise BadZipFile(f"{damaged} is damaged")
-        objective.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch.load raises errors of many kinds, and an objective its own
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises errors of many kinds
         raise RLRRError(
-            f"{path} does not hold the state of this run's objective ({error}): delete the checkpoint {folder}, and "
-            "resume from the one before."
+            f"{path} is missing or damaged ({error}): delete the checkpoint {folder}, and resume from the one before."
+        ) from error
+    try:
+        objective.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RLRRError(
+            f"The objective {type(objective).__name__} does not take the state in {path} ({error!r}), as that of "
+            "another objective or of another version of it: start the run anew with `overwrite`."
         ) from error

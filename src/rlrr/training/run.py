@@ -27,7 +27,7 @@ from rlrr.errors import RLRRError, Stopped, UsageError, together
 from rlrr.files import cannot_write, is_full, no_space
 from rlrr.inference.evaluate import evaluate_split
 from rlrr.inference.predict import Classifier
-from rlrr.methods.apply import apply_method
+from rlrr.methods.apply import apply_method, method_config
 from rlrr.methods.trainable import check_adapted, parameter_counts
 from rlrr.recipes.files import write_recipe
 from rlrr.recipes.recipe import Recipe
@@ -85,6 +85,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("Training runs in one process and on one GPU: start it without torchrun.")
+    method_config(recipe.method, recipe.settings)  # refuses bad settings before any image is read
     folder = Path(output)
     if resume and (folder / RECORD).exists():
         check_output(folder, recipe, resume, overwrite)

@@ -16,8 +16,9 @@ from rlrr.tuners.reweighted import ReweightedLayer, Weights
 class AffineLayer(ReweightedLayer):
     """A linear, LayerNorm or 2-d convolution with output `z * scale + shift`: W' = scale W, b' = scale b + shift.
 
-    For each adapter: `scale` and `shift`, (features), which cost no further pass over the output. A subclass names
-    both containers in `adapter_layer_names`, in this order, and gives `start`.
+    For each adapter: `scale` and `shift`, (features), which cost no further pass over the output; those of a norm over
+    several dimensions are flat. A subclass names both containers in `adapter_layer_names`, in this order, and gives
+    `start`.
     """
 
     neutral = {"scale": 1, "shift": 0}  # noqa: RUF012
@@ -33,10 +34,11 @@ class AffineLayer(ReweightedLayer):
     def reweight(
         self, weight: Tensor | None, bias: Tensor | None, config: Any, learned: Mapping[str, Tensor]
     ) -> Weights:
-        scale, shift = learned["scale"], learned.get("shift")
-        new_weight = scale if weight is None else weight * _over_rows(scale, weight)
+        scale, shift = self._over_features(learned["scale"]), learned.get("shift")
+        new_weight = scale if weight is None else weight * scale.view(*scale.shape, *[1] * (weight.ndim - scale.ndim))
         new_bias = None if bias is None else bias * scale
         if shift is not None:
+            shift = self._over_features(shift)
             new_bias = shift if new_bias is None else new_bias + shift
         return new_weight, new_bias
 
@@ -47,10 +49,10 @@ class AffineLayer(ReweightedLayer):
         change = sum(self.learned(name)["scale"].double() - 1 for name in self._present(None))
         if not isinstance(change, Tensor):
             return 0.0
-        if weight is None or weight.ndim == 1:
-            return torch.linalg.vector_norm(change if weight is None else change * weight).item()
-        rows = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=torch.float64)
-        return torch.linalg.vector_norm(change * rows).item()
+        if weight is not None:
+            rows = weight.reshape(len(change), -1)
+            change = change * torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        return torch.linalg.vector_norm(change).item()
 
     def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         base: Any = self.get_base_layer()
@@ -61,21 +63,23 @@ class AffineLayer(ReweightedLayer):
         return F.layer_norm(x, base.normalized_shape, weight, bias, base.eps)
 
     def forward_per_sample(self, x: Tensor, stacked: Mapping[str, Tensor], rows: Tensor, config: Any) -> Tensor:
-        result = self.base_layer(x).unflatten(0, (len(rows), -1))
-        shape = [len(rows), *[1] * (result.ndim - 1)]
+        output = self.base_layer(x).unflatten(0, (len(rows), -1))
+        base: Any = self.get_base_layer()
         # features stand in dimension 1 of a convolution's output, in the last of a linear's or a norm's
-        shape[2 if isinstance(self.get_base_layer(), nn.Conv2d) else -1] = -1
-        result *= stacked["scale"][rows].to(result.dtype).view(shape)
-        if "shift" in stacked:
-            result += stacked["shift"][rows].to(result.dtype).view(shape)
+        features = (-1, 1, 1) if isinstance(base, nn.Conv2d) else getattr(base, "normalized_shape", (-1,))
+        shape = (len(rows), *[1] * (output.ndim - 1 - len(features)), *features)
+        scale, shift = (
+            stacked[name][rows].to(output.dtype).view(shape) if name in stacked else None for name in ("scale", "shift")
+        )
+        result = output * scale if shift is None else torch.addcmul(shift, output, scale)
         return result.flatten(0, 1)
+
+    def _over_features(self, vector: Tensor) -> Tensor:
+        """View a flat vector in the shape of a norm's features, which may have several dimensions."""
+        return vector.view(getattr(self.get_base_layer(), "normalized_shape", -1))
 
 
 def combined_scale(scales: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Sum the changes of scales from 1 with weights: 1 + Σ w (scale - 1)."""
     weighted = torch.stack([weight * scale for weight, scale in zip(weights, scales, strict=True)]).sum(0)
     return 1 - sum(weights) + weighted
-
-
-def _over_rows(vector: Tensor, weight: Tensor) -> Tensor:
-    return vector.view(-1, *[1] * (weight.ndim - 1))

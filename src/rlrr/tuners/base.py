@@ -5,7 +5,7 @@ package:
 
 - hooks of `BaseTuner` that are overridden: `prefix`, `tuner_layer_cls`, `target_module_mapping`,
   `_prepare_adapter_config`, `_prepare_model`, `_create_and_replace`, `_replace_module`, `_enable_peft_forward_hooks`,
-  `_check_merge_allowed`, `_remove_adapter_name_from_key`, `inject_adapter`;
+  `_check_merge_allowed`, `_unload_and_optionally_merge`, `_remove_adapter_name_from_key`, `inject_adapter`;
 - members of `BaseTunerLayer` that are set: `adapter_layer_names`, `other_param_names`, `merged_adapters`,
   `_active_adapter`, `_disable_adapters`; called: `_move_adapter_to_device_of_base_layer`, `_cast_input_dtype`,
   `_get_available_adapters`;
@@ -137,6 +137,29 @@ class VisionTuner(BaseTuner):
         for norm in frozen_norms(self.model):
             norm.eval()
         return self
+
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Merge as PEFT does; with `safe_merge` all layers or none."""
+        self._check_merge(adapter_names, safe_merge)
+        super().merge_adapter(adapter_names, safe_merge)
+
+    def _unload_and_optionally_merge(
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: list[str] | None = None,
+    ) -> Any:
+        self._check_merge(adapter_names, merge and safe_merge)
+        return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+
+    def _check_merge(self, adapter_names: list[str] | None, safe: bool) -> None:
+        """Refuse before the first layer is merged, as a model that is merged in part computes something else."""
+        if safe:
+            self._check_merge_allowed()
+            for layer in self.model.modules():
+                if isinstance(layer, AdaptedLayer):
+                    layer.check_merge(adapter_names)
 
     def _prepare_adapter_config(self, peft_config: TunerConfig, model_config: dict) -> TunerConfig:
         return peft_config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -105,6 +106,9 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
         """Compute what adapters add to the base output for `x`; those that are active if none are named."""
         raise NotImplementedError
 
+    def check_merge(self, adapter_names: list[str] | None = None) -> None:
+        """Refuse adapters that must not be merged, such as those whose merged weights are not finite."""
+
     def forward(self, x: Tensor, *args: Any, adapter_names: list[str] | None = None, **kwargs: Any) -> Any:
         """Run the layer under the active adapters, or each sample under its own of `adapter_names`.
 
@@ -169,11 +173,13 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
 
 
 def _flat(learned: Mapping[str, Any]) -> dict[str, Tensor]:
-    """List tensors by name; those of a module by its name and their own."""
+    """List tensors by name; the parameters and buffers of a module by its name and their own."""
     flat: dict[str, Tensor] = {}
     for name, value in learned.items():
         if isinstance(value, nn.Module):
-            flat |= {f"{name}.{path}": tensor for path, tensor in value.named_parameters()}
+            flat |= {
+                f"{name}.{path}": tensor for path, tensor in chain(value.named_parameters(), value.named_buffers())
+            }
         else:
             flat[name] = value
     return flat

@@ -18,7 +18,7 @@ _PEFT_PARTS = {"base_model", "model", "base_layer", "original_module", "modules_
 
 
 def check_adapter_name(name: str, model: nn.Module, prefix: str, containers: tuple[str, ...]) -> None:
-    """Refuse an adapter name that PEFT would take for a part of a parameter's path.
+    """Refuse an adapter name that PEFT would take for a part of a parameter's path, or for part of the prefix.
 
     Args:
         name: Name of an adapter that is to be added.
@@ -27,8 +27,14 @@ def check_adapter_name(name: str, model: nn.Module, prefix: str, containers: tup
         containers: Names under which the tuner's layers hold their tensors.
 
     Raises:
-        RLRRError: the name is part of a module path, holds a dot, or is an attribute of the dicts of tensors.
+        RLRRError: the name is part of a module path or of the prefix, holds a dot, or is an attribute of the dicts of
+            tensors.
     """
+    if name and name in prefix:  # PEFT only warns
+        raise RLRRError(
+            f"{name!r} cannot be the name of an adapter: it is part of the tuner's prefix {prefix!r}, and PEFT might "
+            "start its tensors anew on loading. Choose another, such as the name of the task."
+        )
     paths = chain(model.named_modules(), model.named_parameters(), model.named_buffers())
     parts = _PEFT_PARTS.union(containers, *(path.split(".") for path, _ in paths))
     adapters: set[str] = set()
@@ -38,7 +44,7 @@ def check_adapter_name(name: str, model: nn.Module, prefix: str, containers: tup
         elif isinstance(module, AuxiliaryTrainingWrapper):
             adapters |= set(module._adapters)
     taken = name in parts - adapters or hasattr(nn.ParameterDict(), name) or hasattr(nn.ModuleDict(), name)
-    if not name or "." in name or taken or name in prefix:
+    if not name or "." in name or taken:
         raise RLRRError(
             f"{name!r} cannot be the name of an adapter: it is part of a parameter's name, and its tensors would be "
             "lost on saving. Choose another, such as the name of the task."

@@ -121,15 +121,30 @@ class ReweightedLayer(AdaptedLayer):
         names = self._present(check_adapters_to_merge(self, adapter_names))
         if not names:
             return
-        with torch.no_grad():
-            merged = self.effective([*self.merged_adapters, *names])
-        if safe_merge and not all(tensor is None or torch.isfinite(tensor).all() for tensor in merged):
-            raise ValueError(f"NaNs detected in the merged weights. The adapter {names[0]} seems to be broken")
+        merged = self._merged(names, safe_merge)
         base = self.get_base_layer()
         if self._frozen is None:
             self._frozen = tuple(None if p is None else p.data for p in (base.weight, base.bias))
         self._set_base(*merged)
         self.merged_adapters.extend(names)
+
+    def check_merge(self, adapter_names: list[str] | None = None) -> None:
+        """Refuse to merge adapters whose merged weights are not finite.
+
+        Raises:
+            ValueError: they are not finite.
+        """
+        self._merged([name for name in self._present(adapter_names) if name not in self.merged_adapters], safe=True)
+
+    @torch.no_grad()
+    def _merged(self, names: Sequence[str], safe: bool) -> Weights:
+        """Compute weight and bias under the merged adapters and further ones."""
+        merged = self.effective(names) if (names := [*self.merged_adapters, *names]) else self.frozen
+        if safe and not all(tensor is None or torch.isfinite(tensor).all() for tensor in merged):
+            raise ValueError(
+                f"NaNs detected in the merged weights of {self.module_name}. The adapter {names[-1]} seems to be broken"
+            )
+        return merged
 
     def unmerge(self) -> None:
         """Put the frozen weight and bias back, bit for bit."""

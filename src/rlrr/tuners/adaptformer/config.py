@@ -14,15 +14,12 @@ class AdaptFormerConfig(TunerConfig):
 
     With x the residual stream after attention, a block's output `x + MLP(norm(x))` gains
     `scale * Up(dropout(ReLU(Down(x))))`. The branch stands outside the block's drop path, as in the paper's code.
+    `TunerConfig` describes the settings that choose modules.
 
     Args:
         target_modules: Modules to adapt: a regex, a list of name endings, or None for all blocks. Beside a module
             that is no block of a known family the branch reads the module's own input.
-        exclude_modules: Modules to leave out, written in the same way.
-        modules_to_save: Modules to train whole. None is the model's classifier if `target_modules` is None too.
         parts: Parts of the default targets to adapt: there is one, "block".
-        layers_to_transform: Indices of the blocks to adapt.
-        layers_pattern: Name of the list of blocks, for `layers_to_transform` with a list of `target_modules`.
         bottleneck: Width of the bottleneck: 64 in the paper's runs on images, 8 in most tables of VTAB-1k.
         scale: Fixed factor of the branch, with its last bias.
         dropout: Dropout on the bottleneck while training.

@@ -21,18 +21,14 @@ class RLRRConfig(TunerConfig):
 
     A frozen linear (W, b) becomes `W + (scale_out scale_in) ⊙ W` and `b + shift`; a LayerNorm or convolution gains
     a scale and a shift of its output. With no argument the whole backbone is adapted as in the paper.
+    `TunerConfig` describes the other settings that choose modules.
 
     Args:
         target_modules: Modules to adapt: a regex, a list of name endings, or None for the default of the model's
             family (timm ViT, DeiT, DINOv2, Swin, ResNet; transformers ViT, DeiT, DINOv2).
-        exclude_modules: Modules to leave out, written in the same way.
-        modules_to_save: Modules to train whole. None is the model's classifier if `target_modules` is None too.
         parts: Parts of the default targets to adapt, None for all (Fig. 2): "attn", "mlp", "norm" (with the final one)
             and "patch_embed" of a ViT; Swin has "downsample" in place of the last; a ResNet has "conv" (in the
             blocks), "downsample" and "stem".
-        layers_to_transform: Indices of the blocks to adapt. With default targets, modules outside the blocks are
-            adapted all the same, unless `parts` leaves them out.
-        layers_pattern: Name of the list of blocks, for `layers_to_transform` with a list of `target_modules`.
         rank: Rank r of the rescaling (supplement F); 1 is the method.
         sides: Singular bases that are rescaled (Table 6): "both", "in" or "out".
         residual: Keep the frozen weight beside its rescaled copy (Table 6).

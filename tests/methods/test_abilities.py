@@ -1,0 +1,16 @@
+"""A method's abilities are known without a model."""
+
+import pytest
+
+from rlrr.errors import RLRRError
+from rlrr.methods.abilities import abilities
+
+
+@pytest.mark.parametrize(("method", "merges", "combines"), [("rlrr", 1, 1), ("ssf", 1, 0), ("adaptformer", 0, 0)])
+def test_a_method_is_asked_through_a_small_model(method, merges, combines):
+    assert abilities(method) == {"can_merge": merges, "can_mix": True, "can_combine": combines, "can_split": True}
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(RLRRError, match="no method"):
+        abilities("rllr")
