@@ -63,6 +63,11 @@ def test_a_switch_stands_alone_or_has_a_value(parser, arguments, flip, data):
     assert (options.flip, options.data) == (flip, data)
 
 
+@pytest.mark.parametrize("number", ["-1", "-0.5", "-1e-3", "-1E3", "-.5e2", "-inf"])
+def test_a_negative_number_is_no_option(parser, number):
+    assert parser.parse(["--rate", number]).rate == float(number)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -74,6 +79,7 @@ def test_a_switch_stands_alone_or_has_a_value(parser, arguments, flip, data):
         (["--image_size", "big"], "--image-size must be a whole number, not 'big'."),
         (["--rate", "fast"], "--rate must be a number, not 'fast'."),
         (["--flip=maybe"], "--flip must be true or false, not 'maybe'."),
+        (["--epochs", "-1e3"], "--epochs must be a whole number, not '-1e3'."),
         (["--flip=yes"], "--flip must be true or false, not 'yes'."),
         (["--flip", "yes"], "--flip must be true or false, not 'yes'."),
         (["images", "--keep", "off"], "--keep must be true or false, not 'off'."),

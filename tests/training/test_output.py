@@ -54,6 +54,11 @@ def test_a_new_or_empty_folder_will_do(tmp_path, recipe):
     check_output(tmp_path, recipe, resume=False, overwrite=True)
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path, recipe):
+    with pytest.raises(UsageError, match="is no text in UTF-8"):
+        check_output(tmp_path / "caf\udce9", recipe, resume=False, overwrite=False)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_with_something_else_is_refused(tmp_path, recipe, overwrite):
     (tmp_path / "photo.jpg").write_text("")

@@ -222,6 +222,14 @@ def test_files_that_cannot_be_opened_are_skipped_too(recipe, images, tmp_path):
     assert len(record.data["skipped"]) == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_data_whose_name_is_no_text_are_trained_on_resumed_and_recorded(recipe, images, tmp_path):
+    data = str(shutil.copytree(images, tmp_path / os.fsdecode(b"caf\xe9")))
+    options = recipe(data=data, epochs=2)
+    killed_at(STEPS + 3, options, tmp_path / "run")
+    assert train(options, tmp_path / "run", resume=True).recipe["data"] == data
+
+
 def test_the_test_stands_in_the_metrics_too(recipe, tmp_path):
     record = train(recipe(epochs=1), tmp_path / "run")
     assert read_metrics(tmp_path / "run" / METRICS)[-1] == {

@@ -119,6 +119,12 @@ def test_autopeft_takes_an_adapter_of_a_transformers_model(hf_vit, tmp_path, x):
         torch.testing.assert_close(again(x).logits, model(x).logits)
 
 
+def test_targets_of_an_older_transformers_are_met_with_the_names_of_today(hf_vit):
+    model = ViTForImageClassification.from_pretrained(hf_vit)
+    with pytest.raises(ValueError, match=r"query.* not found .* end in .*q_proj, .*v_proj"):
+        get_peft_model(model, RLRRConfig(target_modules=["query", "value"]))
+
+
 def test_autopeft_takes_no_timm_model(run, tiny_backbone, tmp_path):
     with pytest.raises(ValueError, match="Cannot infer the auto class"):
         AutoPeftModel.from_pretrained(run)

@@ -117,7 +117,8 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"rlrr: {message}", file=sys.stderr)
+    text = message.encode("utf-8", "backslashreplace").decode()  # the name of a file may be no text
+    print(f"rlrr: {text}", file=sys.stderr)
     return code
 
 

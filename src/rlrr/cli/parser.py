@@ -25,6 +25,7 @@ from rlrr.recipes.files import parse_yaml
 _METAVARS = {int: "N", float: "X"}
 _TRUTHS = ("true", "false", "yes", "no", "on", "off")  # words after a switch that are its value, though not all will do
 _PAIR = re.compile(r"[A-Za-z]\w*=")
+_NEGATIVE = re.compile(r"-(?:inf|nan|(?:\d+\.?\d*|\.\d+)e[+-]?\d+)", re.IGNORECASE)
 
 
 class Parser(ArgumentParser):
@@ -114,6 +115,8 @@ class Parser(ArgumentParser):
         for position, argument in enumerate(arguments):
             if argument == "--":
                 return result + arguments[position:]
+            if _NEGATIVE.fullmatch(argument):
+                argument = f" {argument}"  # argparse takes it for an option otherwise
             name, equals, value = argument.partition("=")
             if not re.match(r"--[A-Za-z]", name):
                 pairs_of = pairs_of if _PAIR.match(argument) else ""
@@ -218,7 +221,7 @@ def _read(hint: Any, text: str) -> Any:
         except (ValueError, KeyError, ArgumentTypeError):
             continue
     words, choices = expected(hint)
-    raise ArgumentTypeError(f"must be {words}, not {text!r}.{did_you_mean(text, choices)}")
+    raise ArgumentTypeError(f"must be {words}, not {text.lstrip()!r}.{did_you_mean(text, choices)}")
 
 
 def _read_pair(hint: Any, text: str) -> tuple[str, Any]:

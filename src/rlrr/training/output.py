@@ -37,6 +37,10 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
     """
     if resume and overwrite:
         raise UsageError("`resume` goes on with a run and `overwrite` deletes it: give one of them.")
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:  # bytes that libraries in other languages cannot take for the name of a file
+        raise UsageError(f"{str(folder)!r} is no text in UTF-8: give another `output`.") from None
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     if not existing.is_dir():
         raise UsageError(f"{existing} is a file: give another `output`.")
