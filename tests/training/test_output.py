@@ -60,6 +60,11 @@ def test_a_new_or_empty_folder_will_do(tmp_path, recipe):
     check_output(tmp_path, recipe, resume=False, overwrite=True)
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path, recipe):
+    with pytest.raises(UsageError, match="is no text in UTF-8"):
+        check_output(tmp_path / "caf\udce9", recipe, resume=False, overwrite=False)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_with_something_else_is_refused(tmp_path, recipe, overwrite):
     (tmp_path / "photo.jpg").write_text("")
@@ -100,8 +105,9 @@ def test_a_run_is_refused_unless_it_is_resumed_or_overwritten(a_run, recipe):
 def test_resuming_needs_a_run_with_the_same_options(tmp_path, a_run):
     with pytest.raises(RLRRError, match=r"no run in .* to resume"):
         check_output(tmp_path / "new", Recipe("my data"), resume=True, overwrite=False)
-    with pytest.raises(RLRRError, match="method: linear -> rlrr; epochs: 3 -> 30"):
+    with pytest.raises(RLRRError, match=r"method: linear -> rlrr; epochs: 3 -> 30.*to train on, merge it") as caught:
         check_output(a_run, Recipe("my data"), resume=True, overwrite=False)
+    assert "\n" not in str(caught.value)
 
 
 def test_only_a_run_is_deleted_and_its_recipe_left_to_be_replaced(a_run):
@@ -207,6 +213,14 @@ def test_a_recipe_that_was_changed_since_the_start_is_not_resumed_by(a_run):
 def test_a_start_that_was_killed_leaves_a_folder_to_start_in(tmp_path, recipe):
     (tmp_path / ".recipe.yaml.0123abcd.tmp").write_text("half")
     check_output(tmp_path, recipe, resume=False, overwrite=False)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "3", '{"epoch": 1}\n{"epo', "\x00"])
+def test_metrics_that_are_missing_or_damaged_are_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / METRICS).write_text(content)
+    with pytest.raises(RLRRError, match=METRICS):
+        read_metrics(tmp_path / METRICS)
 
 
 def test_metrics_come_back_in_order(tmp_path):

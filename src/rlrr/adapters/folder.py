@@ -25,6 +25,7 @@ from rlrr.backbones.weights import brief
 from rlrr.errors import RLRRError
 from rlrr.files import atomic, file_checksum, read_json, write_sealed
 from rlrr.methods.apply import apply_method
+from rlrr.tuners.config import TunerConfig
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -106,7 +107,8 @@ def save_adapter(folder: Path, model: nn.Module, record: Record, beside: Sequenc
     if isinstance(model, PeftModel):
         config = model.peft_config[model.active_adapter]
         with atomic(folder / PEFT_CONFIG) as temporary, tempfile.TemporaryDirectory() as scratch:
-            saved = type(config)(**{**config.to_dict(), "inference_mode": True})
+            origin = {"backbone_sha256": record.backbone["fingerprint"]} if isinstance(config, TunerConfig) else {}
+            saved = type(config)(**{**config.to_dict(), "inference_mode": True, **origin})
             saved.save_pretrained(scratch)
             temporary.write_bytes((Path(scratch) / PEFT_CONFIG).read_bytes())
         files.append(PEFT_CONFIG)
@@ -200,7 +202,10 @@ def _with_config(model: nn.Module, folder: Path) -> PeftModel:
     if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
         raise RLRRError(f"{path} is damaged: it names no method of PEFT or rlrr. Copy it again.")
     try:
-        return get_peft_model(cast(Any, model), PeftConfig.from_pretrained(str(folder)))
+        config = PeftConfig.from_pretrained(str(folder))
+        if isinstance(config, TunerConfig):  # the backbone is checked already
+            config.backbone_sha256 = None
+        return get_peft_model(cast(Any, model), config)
     except RLRRError:
         raise
     except Exception as error:  # each method of PEFT refuses values in its own way

@@ -58,7 +58,7 @@ def from_file(path: Path, name: str, skeleton: Any, classifier: str | tuple[str,
             read_config(path)
         path = next((path / file for file in FILES if (path / file).is_file()), path / FILES[0])
     if not path.is_file():
-        raise UsageError(f"There are no weights at {path}: give a .safetensors, .pth or .npz.")
+        raise no_weights(path)
     if path.suffix not in ENDINGS:
         raise UsageError(f"{path} has no ending of a file of weights: give a .safetensors, .pth or .npz.")
     try:
@@ -103,6 +103,11 @@ def read_config(folder: Path) -> Any:
     if expected and weights.is_file() and file_checksum(weights) != expected:
         raise RLRRError(f"{weights} is damaged, or not the file that {CONFIG} beside it was written with: merge again.")
     return config
+
+
+def no_weights(path: Path) -> UsageError:
+    """Build the error that there is no file of weights."""
+    return UsageError(f"There are no weights at {path}: give a .safetensors, .pth or .npz.")
 
 
 def does_not_fit(path: Path | None, name: str, reason: str) -> RLRRError:

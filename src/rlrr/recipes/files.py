@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping
 from importlib.resources import files
@@ -21,6 +22,7 @@ import yaml
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 from rlrr.files import at_line, atomic
 from rlrr.hints import members
+from rlrr.recipes.places import found, heading
 from rlrr.recipes.recipe import Recipe
 
 RECIPE = "recipe.yaml"
@@ -53,7 +55,12 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML in which the text "1e-3" has quotes."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def parse_yaml(text: str) -> Any:
@@ -148,9 +155,9 @@ def overlay(options: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, 
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
-    """Write `recipe.yaml`, from which the same run can be started again."""
+    """Write `recipe.yaml`, from which the same run can be started again, also in another folder (see `places`)."""
     with atomic(folder / RECIPE) as temporary:
-        text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+        text = heading() + yaml.dump(recipe.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
         temporary.write_text(f"{_SEAL}{_checksum(text)}\n{text}", encoding="utf-8")
 
 
@@ -176,6 +183,8 @@ def _checksum(text: str) -> str:
 def read_options(path: Path) -> dict[str, Any]:
     """Read the options that a YAML file sets, with a warning if `rlrr` wrote it otherwise.
 
+    Paths in a run's recipe are found from another folder too.
+
     Raises:
         RLRRError: the file is missing, or has a key or value that no recipe has; the message names the line.
     """
@@ -184,7 +193,7 @@ def read_options(path: Path) -> dict[str, Any]:
         content = parse_yaml(text)
     except FileNotFoundError:
         raise RLRRError(f"There is no recipe {path}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # an impossible date is a ValueError
         raise UsageError(f"{path} is not a recipe: {' '.join(str(error).split())}.") from None
     if is_changed(path):
         logger.warning("%s was changed since it was written. If that was you, delete its first line.", path)
@@ -197,7 +206,7 @@ def read_options(path: Path) -> dict[str, Any]:
             "The options of a method stand under settings, as `settings: {rank: 2}`.",
             option=unknown[0],
         )
-    options = {key: _number(value, hints[key]) for key, value in content.items()}
+    options = found({key: _number(value, hints[key]) for key, value in content.items()}, text)
     try:
         Recipe(**{"data": ""} | options)
     except RLRRError as error:
@@ -210,7 +219,10 @@ def _number(value: Any, hint: Any) -> Any:
     """Convert a whole number to float where the option is a float, so that equal recipes have one digest."""
     if list[float] in members(hint) and isinstance(value, list):
         return [_number(member, float) for member in value]
-    return float(value) if type(value) is int and float in members(hint) else value
+    try:
+        return float(value) if type(value) is int and float in members(hint) else value
+    except OverflowError:
+        return math.inf
 
 
 def _benchmarks() -> list[str]:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from rlrr.recipes.files import RECIPE, is_changed, read_recipe
 from rlrr.recipes.recipe import Recipe, differences
 
 METRICS, CHECKPOINTS, TENSORBOARD = "metrics.jsonl", "checkpoints", "tensorboard"
-# the files of a run and its evaluations, but the recipe, by which the folder still counts as a run; the record is
-# deleted first, so that a half deleted run does not pass for a finished one
+IMAGES = "images.json"  # the images of a run that is not finished; see `same_images`
+# the files of a run and its evaluations; the record is deleted first, so that a half deleted run does not pass for a
+# finished one, and the recipe last, so that the folder still counts as a run
 _EVALUATIONS = ("evaluation", "evaluation-test", "evaluation-val", "evaluation-train")
-_RUN_FILES = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, TENSORBOARD, *_EVALUATIONS)
+_RUN_FILES = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, IMAGES, TENSORBOARD, *_EVALUATIONS, RECIPE)
 _MANIFEST = "checkpoint.json"  # of a checkpoint, written last: the digest of the recipe and what its files hold
 _STATE = "trainer_state.json"
 
@@ -36,6 +38,10 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
     """
     if resume and overwrite:
         raise UsageError("`resume` goes on with a run and `overwrite` deletes it: give one of them.")
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:  # bytes that libraries in other languages cannot take for the name of a file
+        raise UsageError(f"{str(folder)!r} is no text in UTF-8: give another `output`.") from None
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     if not existing.is_dir():
         raise UsageError(f"{existing} is a file: give another `output`.")
@@ -53,7 +59,8 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
         if changed := differences(read_recipe(folder / RECIPE), recipe):
             raise UsageError(
                 f"The run in {folder} was started with other options ({'; '.join(changed)}): give the same ones, "
-                "or another `output`."
+                "or another `output`. A run is not trained beyond its own epochs, where its schedule ends; to train "
+                "on, merge it with `rlrr merge` and train the merged folder as `model`."
             )
     elif folder.exists() and not all(map(is_temporary, folder.iterdir())):  # a start that was killed leaves no more
         if not is_run:
@@ -66,7 +73,7 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
 
 
 def remove_run(folder: Path) -> None:
-    """Delete the files of a run but its recipe, which is to be replaced; other files in its folder stay.
+    """Delete the files of a run; other files in its folder stay.
 
     Raises:
         RLRRError: a file cannot be deleted.
@@ -98,9 +105,28 @@ def check_space(folder: Path, model: nn.Module) -> None:
         )
 
 
+def log_test(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Append the accuracy on the test images to `metrics.jsonl`, where a result is compared with it."""
+    line = {"epoch": metrics["epoch"], "test_accuracy": metrics["test_accuracy"]}
+    with (folder / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Read the records of a `metrics.jsonl`, in order."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Read the records of a `metrics.jsonl`, in order.
+
+    Raises:
+        RLRRError: the file is missing or damaged.
+    """
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        raise RLRRError(f"{path} is missing: copy the whole folder, or train again.") from None
+    except ValueError as error:
+        raise RLRRError(f"{path} is damaged ({error}): copy it again, or train again.") from None
+    if not all(isinstance(record, dict) for record in records):
+        raise RLRRError(f"{path} is damaged: each line has to hold names and numbers. Copy it again, or train again.")
+    return records
 
 
 def seal_checkpoint(checkpoint: Path, recipe: Recipe) -> None:

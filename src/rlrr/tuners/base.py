@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any, ClassVar, Self
 
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, NoMatchingPeftModuleError
 from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -37,6 +37,7 @@ from rlrr.tuners.layer import AdaptedLayer
 from rlrr.tuners.mixed import check_can_mix, learn_rows, mixed_batch
 from rlrr.tuners.names import BASE, check_adapter_name
 from rlrr.tuners.plain import holders, is_patched
+from rlrr.tuners.provenance import warn_of_another_backbone
 from rlrr.tuners.targets import check_entries, targeted
 
 # A subclass with a forward of its own, as a standardised convolution, computes something else.
@@ -149,7 +150,10 @@ class VisionTuner(BaseTuner):
                 setattr(self, name, nn.ParameterDict())
         for name, tensor in self.start_shared(config).items():
             getattr(self, name)[adapter_name] = nn.Parameter(tensor, requires_grad=not config.inference_mode)
-        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        except NoMatchingPeftModuleError as error:
+            raise NoMatchingPeftModuleError(f"{error} {_known_endings(model)}") from error
         for module in list(model.modules()):
             for name, child in module.named_children():
                 # PEFT takes every module whose name ends as a classifier's: also the empty head of a hybrid's stem
@@ -197,6 +201,7 @@ class VisionTuner(BaseTuner):
 
     def _prepare_model(self, peft_config: TunerConfig, model: nn.Module) -> None:
         check_entries(peft_config, model)
+        warn_of_another_backbone(peft_config, model, self.prefix)
         if peft_config.target_modules is None:
             peft_config.target_modules = self.default_targets(model, peft_config)
             if peft_config.target_modules is None:
@@ -302,6 +307,12 @@ def frozen_norms(model: nn.Module) -> list[nn.Module]:
     """Find the BatchNorms that are not trained, whose statistics no adapter holds: they stay in evaluation mode."""
     norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
     return [norm for norm in norms if not any(parameter.requires_grad for parameter in norm.parameters())]
+
+
+def _known_endings(model: nn.Module) -> str:
+    """Say how the names of a model's modules with weights end, for one whose targets are names of another model."""
+    endings = [name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "weight")]
+    return f"The names of its modules end in {', '.join(dict.fromkeys(endings))}."
 
 
 def _subclasses(layer_class: type[AdaptedLayer]) -> Iterator[type[AdaptedLayer]]:
