@@ -17,7 +17,7 @@ FORMAT = 1
 TENSORS, PEFT_CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "rlrr.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Record:
     """The content of `rlrr.json`.
 
@@ -50,6 +50,15 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     tensors_sha256: str = ""
     format: int = FORMAT
+
+    def __repr__(self) -> str:
+        accuracies = (f", {name} {value:.1%}" for name, value in self.metrics.items() if name.endswith("_accuracy"))
+        return f"Record({self.summary}{''.join(accuracies)})"
+
+    @property
+    def summary(self) -> str:
+        """Name the method, the backbone and the number of classes."""
+        return f"{self.method} on {self.backbone.get('name', 'an unknown backbone')}, {len(self.classes)} classes"
 
 
 def backbone_record(backbone: Backbone, weights: str | None) -> dict[str, Any]:

@@ -22,11 +22,9 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Any) -> None:
     """Export the run to ONNX, and print the difference between the file and PyTorch."""
-    from rlrr.interop.onnx import export_onnx
+    from rlrr.interop.onnx import export
 
-    parity = export_onnx(
-        options.run, options.output, images=options.images, opset=options.opset, weights=options.weights
-    )
+    parity = export(options.run, options.output, images=options.images, opset=options.opset, weights=options.weights)
     sizes = " and ".join(map(str, parity.batch_sizes))
     print(f"ONNX model in {options.output} (opset {parity.opset})")
     if not parity.merged:

@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 2 wrong use, 130 and 143 stopped by SIGINT and SIGTERM.
     """
     spin_briefly()
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a class or a file may have any letters
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         commands = "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
@@ -123,7 +124,6 @@ def _quieten() -> None:
     for library in ("TRANSFORMERS", "HF_HUB", "DATASETS"):  # which set their loggers' levels on import
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     warnings.simplefilter("ignore")
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # the name of a file may be no text
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rlrr.cli.machine import add_machine, machine_of
 from rlrr.cli.parser import Parser
 
 USAGE = "RUN --output FOLDER [options]"
@@ -17,13 +18,14 @@ def add_arguments(parser: Parser) -> None:
         "--output", metavar="FOLDER", type=str, required=True, help="Folder for the plain model; it must not exist."
     )
     parser.add_images_to_compare()
+    add_machine(parser, "device", "threads")
 
 
 def run(options: Any) -> None:
     """Merge the run, and print the difference between the merged and the unmerged model."""
     from rlrr.interop.merge import merge
 
-    merged = merge(options.run, options.output, images=options.images, weights=options.weights)
+    merged = merge(options.run, options.output, images=options.images, **machine_of(options))
     print(f"merged model in {merged.folder}")
     if merged.difference is None:
         print("not compared with the unmerged model: there are no images, give some with --images")

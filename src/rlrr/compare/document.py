@@ -22,13 +22,20 @@ from rlrr.report.table import markdown_table
 from rlrr.training.images import preprocessing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Document:
     """A comparison as text, as data and as a picture."""
 
     text: str
     content: dict[str, Any]
     picture: Figure
+
+    def __repr__(self) -> str:
+        return f"Document({self.content['heading']})"
+
+    def _repr_markdown_(self) -> str:
+        """Show the tables in a notebook."""
+        return self.text
 
     def write(self, folder: Path) -> None:
         """Write all three to a folder, each file atomically."""

@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from rlrr.data.cache import CachedImages, Recorder, cache_path, open_images
 from rlrr.data.dataset import Split

@@ -90,7 +90,7 @@ def _classes(root: Path, folder: Path) -> dict[str, list[Path]]:
     by_class = {}
     others: Counter[str] = Counter()
     for class_folder in folders:
-        paths = _walk(class_folder)
+        paths = files_below(class_folder)
         by_class[class_folder.name] = sorted(path for path in paths if is_image(path))
         others.update(path.suffix.lower() or path.name for path in paths if not is_image(path))
     if others:
@@ -102,7 +102,7 @@ def _classes(root: Path, folder: Path) -> dict[str, list[Path]]:
     return by_class
 
 
-def _walk(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
     """List the files below `folder`. Broken links are among them, so that the check can name them."""
     paths: list[Path] = []
     for parent, folders, files in os.walk(folder, onerror=cannot_list):

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from rlrr.data import PreparedImages, Split, load_data, prepare_split
 from rlrr.data.pipeline import preparation
 from rlrr.errors import UsageError
 from rlrr.files import cannot_write, nearest_existing
+from rlrr.hints import checked
+from rlrr.inference.devices import resolve_device, use_threads
+from rlrr.inference.progress import show_messages
 from rlrr.spectral.analysis import Analysis
 from rlrr.spectral.analysis import analyze as measure_weights
 from rlrr.spectral.export import write_csv, write_json
@@ -26,15 +31,20 @@ from rlrr.spectral.tuned import Tuned, labels, open_tuned
 REPORT, DATA, TABLE = "report.html", "analysis.json", "analysis.csv"
 IMAGES = 64  # on which features are compared
 
+logger = logging.getLogger(__name__)
 
+
+@checked
 def analyze(
-    runs: Sequence[str | Path],
+    runs: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
     start: str | Path | None = None,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     images: str | Path | None = None,
     directions: int = 16,
+    device: str = "auto",
+    threads: int | None = None,
     commands: Sequence[str] = (),
 ) -> list[Analysis]:
     """Measure what tuning did to the weights of some runs and write report.html, analysis.json and analysis.csv.
@@ -42,13 +52,16 @@ def analyze(
     One run is held in memory at a time, and nothing is written before all are measured.
 
     Args:
-        runs: Paths for `rlrr.spectral.tuned.open_tuned`: folders of runs, adapters or models, or files of weights.
+        runs: Paths, or one, for `rlrr.spectral.tuned.open_tuned`: folders of runs, adapters or models, or files of
+            weights.
         output: A folder; it is made if it does not exist.
         start: The weights before tuning, for runs that do not name them.
         weights: Where the backbone's weights are now, if not where they were in training.
         images: Data on which features are compared block by block too, as `train` takes it. For a run whose changes
             are none of weights its own data, if not given.
         directions: How many leading singular directions make a subspace.
+        device: Device on which features are computed, as for `load`; weights are decomposed on the CPU.
+        threads: Threads for computing on the CPU, as for `load`.
         commands: Commands that the report shows.
 
     Returns:
@@ -57,14 +70,18 @@ def analyze(
     Raises:
         RLRRError: a run cannot be opened or measured, or `output` cannot be written.
     """
-    folder = Path(output)
+    show_messages()
+    folder, place, runs = Path(output), resolve_device(device), [runs] if isinstance(runs, (str, Path)) else runs
+    use_threads(threads)
     _expect_writable(folder)
     analyses, split = [], None if images is None else _some(images)
-    for run, label in zip(runs, labels(runs), strict=True):
-        source = open_tuned(run, start=start, weights=weights, label=label)
+    for number, (run, label) in enumerate(zip(runs, labels(runs), strict=True), start=1):
+        source = open_tuned(run, start=start, weights=None if weights is None else str(weights), label=label)
+        what = f"{len(source.names)} weights on the CPU" if source.has_weight_form else f"features on {place}"
+        logger.info("%s, %d of %d: measuring %s", label, number, len(runs), what)
         features = {}
         if images is not None or not source.has_weight_form:  # first, as they are quick, and may be refused
-            features = _features(source, split, directions)
+            features = _features(source, split, directions, place)
         analyses.append(replace(_measured(source, directions), **features))
     write_json(folder / DATA, analyses)
     write_csv(folder / TABLE, analyses)
@@ -96,7 +113,7 @@ def _some(data: str | Path) -> tuple[Split, str]:
     return split, f"{len(split)} images of {loaded.name} ({name})"
 
 
-def _features(source: Tuned, split: tuple[Split, str] | None, directions: int) -> dict[str, Any]:
+def _features(source: Tuned, split: tuple[Split, str] | None, directions: int, device: torch.device) -> dict[str, Any]:
     """Return `Analysis.features` and `features_of`, on the given images or on some of the run's own data."""
     before, after, config = source.before.model, source.after.model, source.preprocessing
     if before is None or after is None or config is None:
@@ -115,5 +132,6 @@ def _features(source: Tuned, split: tuple[Split, str] | None, directions: int) -
     images, described = split
     prepared = PreparedImages(images, preparation(config), mean=config["mean"], std=config["std"])
     (batch,) = DataLoader(prepared.pixels, len(images))
+    before, after = before.to(device), after.to(device)
     changes = feature_changes(before, after, prepared.transform(batch["pixel_values"]), directions=directions)
     return {"features": [asdict(change) for change in changes], "features_of": described}

@@ -10,7 +10,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from rlrr.data.benchmarks import fgvc, vtab
 from rlrr.data.benchmarks.lists import Fault, Item, Listing, Task, folder_name
