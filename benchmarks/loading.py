@@ -57,8 +57,8 @@ from tqdm import tqdm
 from rlrr.data import PreparedImages, Split, prepare_split
 from rlrr.data.cache import FOLDER, LIMIT, CachedImages, cache_path, open_images
 from rlrr.data.pipeline import flip, preparation
+from rlrr.inference.devices import resolve_precision
 from rlrr.methods.apply import apply_method
-from rlrr.training.precision import resolve_precision
 
 CLASSES = 100
 WAYS = ("decoded each time", "in memory", "mapped", *(("mapped, from disk",) if hasattr(os, "posix_fadvise") else ()))
@@ -99,7 +99,7 @@ def trained_per_second(model: str, config: dict[str, Any], batch_size: int, repe
     images = torch.randn(batch_size, *config["input_size"], device=device)
     labels = torch.randint(CLASSES, (batch_size,), device=device)
     optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=1e-4)
-    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[resolve_precision("auto")]
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[resolve_precision("auto", torch.device(device))]
     rates = []
     for step in range(repeats + 2):
         start = time.perf_counter()

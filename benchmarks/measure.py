@@ -87,7 +87,7 @@ class PeakMemory:
         gc.collect()
         with suppress(AttributeError):  # of libc libraries other than glibc
             ctypes.CDLL(None).malloc_trim(0)
-        forget_peak()
+        forget_peak(device)
         self.start = torch.cuda.memory_allocated() / 2**20 if device.type == "cuda" else _resident("VmRSS")
 
     def above_start(self) -> float:

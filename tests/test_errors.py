@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlrr import errors
-from rlrr.errors import RLRRError, Stopped, UsageError, did_you_mean, require
+from rlrr.errors import RLRRError, Stopped, UsageError, counted, did_you_mean, require
 
 
 def test_an_error_is_its_sentence_and_knows_whether_the_call_was_wrong():
@@ -74,3 +74,17 @@ for command in {COMMANDS!r}.values():
     assert done.returncode == 0, done.stderr
     assert re.findall(r"pip install 'rlrr\[(\w+)\]'", done.stderr) == list(COMMANDS)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "said"),
+    [
+        (0, ["image"], "0 images"),
+        (1, ["image"], "1 image"),
+        (2000, ["image"], "2,000 images"),
+        (1, ["class", "classes"], "1 class"),
+        (3, ["class", "classes"], "3 classes"),
+    ],
+)
+def test_a_noun_agrees_with_its_number(number, noun, said):
+    assert counted(number, *noun) == said

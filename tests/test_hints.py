@@ -1,10 +1,15 @@
 """Type hints as the words of a message."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, Optional
 
 import pytest
 
-from rlrr.hints import expected, fits, is_plain
+from rlrr.errors import UsageError
+from rlrr.hints import checked, expected, fits, is_plain
 
 
 @pytest.mark.parametrize(
@@ -60,3 +65,39 @@ def test_only_what_yaml_can_hold_is_plain():
 
 class Recorder:
     pass
+
+
+@checked
+def example(
+    run: str | Path, runs: Sequence[str | Path] = (), *, split: Literal["a", "b"] | None = None, **options: Any
+) -> tuple:
+    """Do nothing."""
+    return run, runs, split, options
+
+
+def test_arguments_of_the_right_types_go_through():
+    assert example("a", ["b", Path("c")], split="b", more=1) == ("a", ["b", Path("c")], "b", {"more": 1})
+    assert example(run=Path("a")) == (Path("a"), (), None, {})
+    assert (example.__name__, example.__doc__) == ("example", "Do nothing.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((None,), {}, r"`run` must be str | Path, not None (NoneType)."),
+        ((), {"run": 5}, r"`run` must be str | Path, not 5 (int)."),
+        (("a", "b"), {}, r"`runs` must be Sequence[str | Path], not 'b' (str)."),
+        (("a", [1]), {}, r"`runs` must be Sequence[str | Path], not [1] (list)."),
+        (("a",), {"split": "c"}, r"`split` must be one of a, b, not 'c' (str)."),
+        (("a" * 5, "b" * 500), {}, f"`runs` must be Sequence[str | Path], not '{'b' * 79} (str)."),
+    ],
+)
+def test_arguments_of_other_types_are_one_sentence(arguments, options, words):
+    with pytest.raises(UsageError) as caught:
+        example(*arguments, **options)
+    assert str(caught.value) == words
+
+
+def test_arguments_that_are_missing_are_pythons_error():
+    with pytest.raises(TypeError, match="run"):
+        example()

@@ -6,12 +6,17 @@ Importing it is quick: nothing heavy is loaded before a name is used. `__init__.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 import lazy_loader
 import wrapt
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    return version(__name__) if name == "__version__" else _find(name)
 
 
 @wrapt.when_imported("peft")  # PEFT and transformers load our adapters as soon as both packages are imported

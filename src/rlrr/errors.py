@@ -71,6 +71,11 @@ def together(*checks: Callable[[], Any]) -> list[Any]:
     return results
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Write a number with its noun, as "1 image" or "2,000 images"; the plural has an s unless it is given."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Find the choices nearest to a name, and write " Did you mean a, b?", or "" if none is near."""
     bare = {choice.lstrip("-"): choice for choice in choices}  # the hyphens of options would make all of them alike

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Collection, Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from rlrr.errors import UsageError, did_you_mean
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _WORDS = {
     int: "a whole number",
@@ -68,3 +74,27 @@ def members(hint: Any) -> tuple[Any, ...]:
     if (get_origin(hint) or hint) in (Union, types.UnionType):
         return tuple(kind for kind in get_args(hint) if kind is not types.NoneType)
     return (hint,)
+
+
+def checked(function: F) -> F:
+    """Let a public function refuse arguments of a wrong type in one sentence.
+
+    Hints that say more than a class, and further keywords (`**options`), are not checked.
+    """
+    parameters = signature(function).parameters
+    places = [name for name, parameter in parameters.items() if parameter.kind is not Parameter.VAR_KEYWORD]
+
+    @wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        hints = get_type_hints(function)
+        for name, value in (dict(zip(places, arguments, strict=False)) | keywords).items():
+            if name in places and name in hints and not fits(value, hints[name]):
+                words, choices = expected(hints[name])
+                if choices:
+                    wanted, end = words, did_you_mean(str(value), choices)
+                else:
+                    wanted, end = str(parameters[name].annotation), ""
+                raise UsageError(f"`{name}` must be {wanted}, not {value!r:.80} ({type(value).__name__}).{end}")
+        return function(*arguments, **keywords)
+
+    return call  # type: ignore[return-value]

@@ -15,10 +15,10 @@ def out(tmp_path) -> Path:
     return tmp_path / "evaluation"
 
 
-def test_it_prints_a_table_and_writes_figures_and_a_picture(rlrr, finished_run, images, out):
+def test_it_prints_a_table_and_writes_figures_and_a_picture(rlrr, finished_run, images, out, caplog):
     result = rlrr("evaluate", finished_run, images, "--output", out)
     assert result.code == 0
-    assert result.err == ""
+    assert caplog.messages == [f"{images.name}, test: measuring 9 images on CPU, threads: 1"]
     lines = result.out.splitlines()
     assert lines[0].split() == ["class", "precision", "recall", "F1", "images"]
     assert [line.split()[0] for line in lines[2:5]] == ["blue", "green", "red"]
@@ -90,3 +90,18 @@ def test_bad_images_are_named_or_skipped_and_counted(rlrr, finished_run, images,
 def test_wrong_use_is_refused(refused, finished_run, images, arguments, code, message):
     arguments = [argument.format(run=finished_run, images=images) for argument in arguments]
     assert refused("evaluate", *arguments, code=code).startswith(message)
+
+
+def test_measures_that_are_not_defined_are_dashes(rlrr, finished_run, make_images, tmp_path, out):
+    make_images(tmp_path / "two", 2, classes=("red", "green"))
+    result = rlrr("evaluate", finished_run, tmp_path / "two", "--output", out)
+    blue = next(line for line in result.out.splitlines() if line.startswith("blue"))
+    assert blue.split()[2:] == ["-", "-", "0"]
+    assert json.loads((out / "evaluation.json").read_text())["per_class"]["blue"]["recall"] is None
+
+
+def test_the_options_of_the_machine_are_taken(rlrr, refused, finished_run, images, out):
+    options = ("--device", "cpu", "--threads", 1, "--batch-size", 2, "--precision", "fp32", "--workers", 0)
+    assert rlrr("evaluate", finished_run, images, "--output", out, *options).code == 0
+    said = refused("evaluate", finished_run, images, "--output", out.parent / "other", "--device", "cuda:99", code=2)
+    assert said.startswith("torch finds no --device cuda:99 on this machine, only ")

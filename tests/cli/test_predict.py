@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -44,15 +45,72 @@ def test_json_has_the_probabilities(rlrr, finished_run, red):
         ("none.png", "no such file"),
         ("notes.txt", "not an image"),
         ("empty.png", "empty file"),
-        ("photos", "not a file"),
     ],
 )
 def test_what_is_no_image_is_named(refused, finished_run, tmp_path, red, image, reason):
     (tmp_path / "notes.txt").write_text("words")
     (tmp_path / "empty.png").touch()
+    said = refused("predict", finished_run, tmp_path / image, code=1)
+    assert said == f"Cannot read {tmp_path / image}: {reason}."
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--output", "out.csv")], ids=str)
+@pytest.mark.parametrize(
+    ("treatment", "code"), [((), 1), (("--bad-images", "error"), 1), (("--bad-images", "skip"), 0)]
+)
+def test_the_good_are_answered_and_the_bad_named(
+    rlrr, finished_run, tmp_path, monkeypatch, caplog, red, form, treatment, code
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.png").touch()
+    result = rlrr("predict", finished_run, "empty.png", red, "none.png", *form, *treatment)
+    assert result.code == code
+    said = result.err.removeprefix("rlrr: ").strip() if code else caplog.messages[-1]
+    assert said == "2 of 3 images cannot be read:\n  empty.png: empty file\n  none.png: no such file"
+    if form == ("--json",):
+        assert [one["image"] for one in json.loads(result.out)] == [str(red)]
+    elif form:
+        assert [line["image"] for line in csv.DictReader((tmp_path / "out.csv").open())] == [str(red)]
+    else:
+        assert result.out.startswith(f"{red}: red ")
+        assert len(result.out.splitlines()) == 1
+
+
+def test_folders_and_patterns_are_all_their_images(rlrr, finished_run, images):
+    paths = sorted((images / "test").rglob("*.png"))
+    for given in (images / "test", f"{images}/test/*/*.png", f"{images}/test/**/*.png", f"{images}/test/*"):
+        result = rlrr("predict", finished_run, given, "--top-k", 1)
+        assert (result.code, result.err) == (0, "")
+        assert [line.partition(": ")[0] for line in result.out.splitlines()] == list(map(str, paths))
+        assert [line.split()[-2] for line in result.out.splitlines()] == [path.parent.name for path in paths]
+
+
+def test_a_file_takes_the_place_of_lines(rlrr, refused, finished_run, images, tmp_path):
+    result = rlrr("predict", finished_run, images / "test", "--output", tmp_path / "new" / "out.csv")
+    assert (result.code, result.out) == (0, f"written  {tmp_path / 'new' / 'out.csv'}\n")
+    lines = list(csv.DictReader((tmp_path / "new" / "out.csv").open()))
+    assert [line["class"] for line in lines] == ["blue"] * 3 + ["green"] * 3 + ["red"] * 3
+    assert sum(float(lines[0][name]) for name in ("probability", "probability_2", "probability_3")) == pytest.approx(1)
+    said = refused("predict", finished_run, images / "test", "--output", tmp_path / "new" / "out.csv", code=2)
+    assert "exists: give another --output" in said
+    said = refused("predict", finished_run, images / "test", "--output", tmp_path / "out.xlsx", code=2)
+    assert said == "--output must end in one of .csv, .json, .jsonl, not 'out.xlsx'."
+
+
+def test_nothing_to_predict_is_one_sentence(refused, finished_run, tmp_path):
     (tmp_path / "photos").mkdir()
-    said = refused("predict", finished_run, red, tmp_path / image, code=1)
-    assert said == f"Cannot read {tmp_path / image}: {reason}. Give paths of image files, such as photos/*.jpg."
+    assert refused("predict", finished_run, tmp_path / "photos", code=1) == f"{tmp_path / 'photos'} holds no images."
+    (tmp_path / "photos" / "notes.txt").touch()
+    said = refused("predict", finished_run, tmp_path / "photos", code=1)
+    assert said == f"{tmp_path / 'photos'} holds no images (only .txt files)."
+    assert refused("predict", finished_run, f"{tmp_path}/*.jpg", code=1) == f"No file matches {tmp_path}/*.jpg."
+
+
+def test_the_options_of_the_machine_are_taken(rlrr, refused, finished_run, red):
+    options = ("--device", "cpu", "--threads", 1, "--batch-size", 1, "--precision", "fp32", "--workers", 0)
+    assert rlrr("predict", finished_run, red, *options).out == rlrr("predict", finished_run, red).out
+    assert "--device must be auto, cpu, cuda" in refused("predict", finished_run, red, "--device", "gpu", code=2)
+    assert "--batch-size must be 1 or more" in refused("predict", finished_run, red, "--batch-size", 0, code=2)
 
 
 def test_wrong_use_is_refused(refused, finished_run, red):

@@ -72,11 +72,12 @@ def test_the_figures_are_those_worked_out_by_hand(tmp_path):
     assert result.confidence.max() == pytest.approx(torch.tensor([10.0, 0, 0]).softmax(0)[0].item(), rel=1e-4)
 
 
-def test_a_class_that_the_data_lacks_counts_with_zeros_and_not_in_the_accuracy(tmp_path):
+def test_measures_of_a_class_that_the_data_lacks_are_not_defined(tmp_path):
     result = evaluate(judge(), fill(tmp_path, {"green": "green red", "blue": "blue blue"}))
     assert result.accuracy == pytest.approx(3 / 4)
     assert result.confusion.tolist() == [[0, 0, 0], [1, 1, 0], [0, 0, 2]]
-    assert result.per_class[0] == {"precision": 0, "recall": 0, "f1": 0, "images": 0}
+    assert result.per_class[0] == {"precision": 0, "recall": None, "f1": None, "images": 0}
+    assert result.rows[0] == ["red", "0.0%", "-", "-", "0"]
     assert result.per_class[1] == pytest.approx({"precision": 1, "recall": 1 / 2, "f1": 2 / 3, "images": 2})
 
 
@@ -119,9 +120,10 @@ def test_the_home_folder_is_the_same_with_and_without_its_short_name(flat_images
 
 
 def test_a_split_that_is_not_there_is_refused(flat_images):
-    for split in ("test", "tset"):
-        with pytest.raises(rlrr.RLRRError, match=f"has no {split} split"):
-            evaluate(judge(), flat_images, split=split)
+    with pytest.raises(rlrr.RLRRError, match="has no test split"):
+        evaluate(judge(), flat_images, split="test")
+    with pytest.raises(rlrr.RLRRError, match="`split` must be one of test, val, train, not 'tset'"):
+        evaluate(judge(), flat_images, split="tset")
 
 
 def test_a_class_the_run_does_not_know_is_named(tmp_path):
@@ -155,9 +157,9 @@ def test_the_measures_are_those_of_scikit_learn(seed):
     generator = np.random.default_rng(seed)
     labels, predicted = generator.integers(0, 6, 40), generator.integers(0, 5, 40)  # class 6 is in neither
     confusion = metrics.confusion_matrix(labels, predicted, labels=range(7))
-    columns = metrics.precision_recall_fscore_support(labels, predicted, labels=range(7), zero_division=0)
+    columns = metrics.precision_recall_fscore_support(labels, predicted, labels=range(7), zero_division=np.nan)
     rows = [(row["precision"], row["recall"], row["f1"], row["images"]) for row in per_class(confusion)]
-    np.testing.assert_allclose(np.array(rows).T, columns)
+    np.testing.assert_allclose(np.array(rows, float).T, columns)
 
 
 def test_without_the_extra_for_pictures_the_figures_are_written_alone(tmp_path, monkeypatch):
@@ -176,3 +178,29 @@ def test_a_finished_run_is_evaluated_by_its_folder(finished_run, images, tmp_pat
     subset = rlrr.evaluate(finished_run, without)
     assert subset.confusion[1].tolist() == [0, 0, 0]
     assert subset.confusion[[0, 2]].tolist() == result.confusion[[0, 2]].tolist()
+
+
+def test_a_run_is_loaded_by_the_options_of_load(finished_run, images, caplog):
+    with caplog.at_level("INFO"):
+        result = rlrr.evaluate(finished_run, images, device="cpu", batch_size=2, threads=1)
+    assert result.accuracy == rlrr.evaluate(rlrr.load(finished_run), images).accuracy
+    assert "measuring 9 images on CPU, threads: 1" in caplog.text
+    with pytest.raises(rlrr.RLRRError, match="loaded already: give `device` to `load`"):
+        rlrr.evaluate(judge(), images, device="cpu")
+
+
+@pytest.mark.parametrize(("run", "data"), [(None, "data"), ("run", None), (3, "data")])
+def test_arguments_of_other_types_are_one_sentence(run, data):
+    with pytest.raises(rlrr.RLRRError, match=r"^`(run|data)` must be str \| Path"):
+        rlrr.evaluate(run, data)
+
+
+def test_it_shows_itself_in_a_line_and_in_a_notebook(tmp_path, monkeypatch):
+    result = evaluate(judge(), fill(tmp_path / "<b>", {"red": "red red", "green": "blue green"}))
+    assert repr(result) == "Evaluation(<b>, all images: 75.0% of 4 images right)"
+    page = result._repr_html_()
+    assert "&lt;b&gt;" in page
+    assert "<td>green<td>" in page
+    assert "data:image/png;base64," in page
+    monkeypatch.setattr("rlrr.inference.evaluate.find_spec", lambda name: None)
+    assert "<img" not in result._repr_html_()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -60,8 +62,107 @@ def test_the_model_stays_in_evaluation_mode(classifier, images):
 
 
 def test_an_array_of_another_kind_is_refused_with_its_place(classifier):
-    with pytest.raises(rlrr.RLRRError, match=r"Cannot read 1: an array must be uint8"):
+    with pytest.raises(rlrr.RLRRError, match=r"Cannot read image 1: it is an array of float32"):
         classifier.predict([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.float32)])
+
+
+def test_one_image_is_predicted_as_a_list_of_it_is(classifier, images):
+    path = images / "test" / "green" / "0.png"
+    (expected,) = classifier.predict([path])
+    with Image.open(path) as image:
+        image.load()
+    for single in (path, str(path), path.read_bytes()):
+        assert classifier.predict(single)[0].probabilities == expected.probabilities
+    for single in (image, np.asarray(image), np.asarray(image)[None], np.asarray(image.convert("RGBA"))):
+        (one,) = classifier.predict(single)
+        assert one.classes == expected.classes
+        assert one.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+
+
+def test_a_folder_is_predicted_whole(classifier, images):
+    predictions = classifier.predict(images / "test")
+    assert [one.image for one in predictions] == [str(path) for path in sorted((images / "test").rglob("*.png"))]
+
+
+@pytest.fixture
+def mixed(images, tmp_path):
+    """Paths of which the first, third and last are no images."""
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "words.png").write_text("words")
+    good = images / "test" / "red" / "0.png"
+    return [tmp_path / "empty.png", good, tmp_path / "words.png", good, tmp_path / "none.png"]
+
+
+def test_all_bad_images_are_named_together(classifier, mixed):
+    with pytest.raises(rlrr.RLRRError, match=r"^3 of 5 images cannot be read:") as caught:
+        classifier.predict(mixed)
+    reasons = ("empty file", "not an image", "no such file")
+    lines = [f"  {path}: {reason}" for path, reason in zip(mixed[::2], reasons, strict=True)]
+    assert str(caught.value).splitlines()[1:] == lines
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("batch_size", [1, 2, None])
+def test_the_good_are_predicted_beside_the_bad(finished_run, mixed, caplog, workers, batch_size):
+    classifier = rlrr.load(finished_run, workers=workers, batch_size=batch_size)
+    with caplog.at_level(logging.WARNING):
+        predictions = classifier.predict(mixed, bad_images="skip")
+    assert [one.image for one in predictions] == [str(mixed[1])] * 2
+    assert [one.classes[0] for one in predictions] == ["red", "red"]
+    assert "skipped 3 of 5 images" in caplog.text
+    problems = [one.problem for one in classifier.classify(mixed)]
+    assert problems == ["empty file", None, "not an image", None, "no such file"]
+
+
+def test_images_of_which_none_can_be_read_are_refused_anyway(classifier, mixed):
+    with pytest.raises(rlrr.RLRRError, match=r"^Cannot read .*none\.png: no such file\.$"):
+        classifier.predict(mixed[-1], bad_images="skip")
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 1.5, "3", None])
+def test_top_k_is_a_number_of_classes(classifier, images, top_k):
+    with pytest.raises(rlrr.RLRRError, match=r"`top_k` must be (1 or more|int)"):
+        classifier.predict(images / "test", top_k)
+
+
+def test_a_classifier_shows_what_it_is_in_a_line(classifier):
+    assert repr(classifier).startswith("Classifier(rlrr on ")
+    assert repr(classifier).endswith("tiny, 3 classes, on cpu)")
+    assert repr(classifier.record).startswith("Record(rlrr on ")
+    assert "test_accuracy " in repr(classifier.record)
+
+
+def test_a_run_is_loaded_on_a_device_and_in_a_precision(finished_run, images):
+    path = images / "test" / "green" / "0.png"
+    exact, fast = rlrr.load(finished_run, device="cpu"), rlrr.load(finished_run, precision="bf16", device="cpu")
+    assert exact.device == torch.device("cpu")
+    (one,), (other,) = exact.predict(path), fast.predict(path)
+    assert one.probabilities != other.probabilities
+    assert one.probabilities == pytest.approx(other.probabilities, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"device": "gpu"}, "`device` must be auto"),
+        ({"device": 1.5}, r"`device` must be str \| torch.device"),
+        ({"batch_size": 0}, "`batch_size` must be 1 or more"),
+        ({"batch_size": "8"}, "`batch_size` must be int"),
+        ({"workers": -1}, "`workers` must be 0 or more"),
+        ({"threads": 0}, "`threads` must be 1 or more"),
+        ({"precision": "fp8"}, "`precision` must be one of auto, fp32, bf16, fp16"),
+        ({"weights": 5}, "`weights` must be"),
+    ],
+)
+def test_options_that_cannot_be_are_one_sentence(finished_run, options, named):
+    with pytest.raises(rlrr.RLRRError, match=named):
+        rlrr.load(finished_run, **options)
+
+
+@pytest.mark.parametrize("run", [None, 5, ["run"]])
+def test_a_run_is_a_path(run):
+    with pytest.raises(rlrr.RLRRError, match=r"`run` must be str \| Path"):
+        rlrr.load(run)
 
 
 def test_loading_twice_gives_the_same_logits(classifier, finished_run, images):

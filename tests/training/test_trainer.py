@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -178,6 +179,26 @@ def test_losses_that_are_not_looked_at_at_once_are_before_anything_is_logged_or_
 def test_evaluation_takes_more_images_at_a_time_than_training(trainer):
     assert trainer(batch_size=4).args.eval_batch_size == (256 if torch.cuda.is_available() else 64)
     assert trainer(batch_size=200).args.eval_batch_size == 400
+
+
+@pytest.mark.parametrize(("device", "current"), [("cuda:1", 1), ("cuda", None), ("mps", None)])
+def test_trainer_takes_the_device_of_the_recipe(monkeypatch, tmp_path, images, device, current):
+    chosen = []
+    monkeypatch.setattr(trainer_module, "resolve_device", torch.device)
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: chosen.append(torch.device(device).index))
+    recipe = Recipe(str(images), device=device, precision="fp32", select="last")
+    batch = SimpleNamespace(train=[0] * 24, watched=None)
+    arguments = trainer_module._arguments(recipe, tmp_path, batch)
+    assert not arguments.use_cpu
+    assert chosen == ([] if current is None else [current])
+    if current is not None:
+        assert arguments.device == torch.device(device)
+
+
+def test_trainer_stays_on_the_cpu_if_the_recipe_says_so(trainer):
+    one = trainer(device="cpu")
+    assert one.args.use_cpu
+    assert one.args.device == torch.device("cpu")
 
 
 def test_methods_have_learning_rates_of_their_own(trainer):

@@ -13,20 +13,21 @@ from peft import PeftModel
 from rlrr.adapters.folder import load_adapter, load_trained_state, save_adapter, trained_state
 from rlrr.adapters.record import Record, library_versions, read_record
 from rlrr.data.split import enumerated
-from rlrr.errors import RLRRError, UsageError
+from rlrr.errors import RLRRError, UsageError, counted
 from rlrr.files import atomic_folder, expect_new_folder
+from rlrr.hints import checked
 from rlrr.methods.capabilities import can_combine
 from rlrr.methods.trainable import parameter_counts
-from rlrr.words import counted
 
 
+@checked
 def combine(
     runs: Sequence[str | Path],
     output: str | Path,
     *,
     weights: Sequence[float] | None = None,
     combination: Literal["exact", "average"] = "exact",
-    backbone_weights: str | None = None,
+    backbone_weights: str | Path | None = None,
 ) -> Record:
     """Combine finished runs and write the result as the folder of a run.
 
@@ -62,7 +63,7 @@ def combine(
 
     configs, states = [], []
     for name in names:  # one after the other, since each loads a backbone
-        model: Any = load_adapter(Path(name), backbone_weights)[0]
+        model: Any = load_adapter(Path(name), None if backbone_weights is None else str(backbone_weights))[0]
         if not can_combine(model):
             raise UsageError(
                 f"Runs of {records[0].method} cannot be combined: the method has no sum of adapters with their "

@@ -21,7 +21,7 @@ TENSORS, PEFT_CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json
 _BACKBONE = {"name": str, "weights": str | None, "image_size": int, "fingerprint": str}  # entries that loading needs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Record:
     """The content of `rlrr.json`.
 
@@ -57,6 +57,15 @@ class Record:
     tensors_sha256: str = ""
     files_sha256: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
+
+    def __repr__(self) -> str:
+        accuracies = (f", {name} {value:.1%}" for name, value in self.metrics.items() if name.endswith("_accuracy"))
+        return f"Record({self.summary}{''.join(accuracies)})"
+
+    @property
+    def summary(self) -> str:
+        """Name the method, the backbone and the number of classes."""
+        return f"{self.method} on {self.backbone.get('name', 'an unknown backbone')}, {len(self.classes)} classes"
 
 
 def backbone_record(backbone: Backbone, weights: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from rlrr.cli.machine import add_machine, machine_of
 from rlrr.cli.parser import Parser
 from rlrr.errors import UsageError
 from rlrr.files import remove_remains
@@ -51,6 +52,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_weights()
     parser.add_argument("--json", type=bool, default=False, help="Print the means of each run as JSON.")
+    add_machine(parser, "device", "threads")
 
 
 def run(options: Any) -> None:
@@ -65,7 +67,7 @@ def run(options: Any) -> None:
         options.runs,
         folder,
         start=options.start,
-        weights=options.weights,
+        **machine_of(options),
         images=options.images,
         directions=options.directions,
         commands=[_typed(options)],

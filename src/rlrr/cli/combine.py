@@ -45,7 +45,7 @@ def run(options: Any) -> None:
     """Combine the runs, and print a summary of the result."""
     from rlrr.adapters.combine import combine
     from rlrr.cli.show import print_json
-    from rlrr.words import counted
+    from rlrr.errors import counted
 
     record = combine(
         options.runs,

@@ -9,8 +9,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rlrr.cli.parser import Parser
-from rlrr.errors import RLRRError
-from rlrr.words import counted
+from rlrr.errors import RLRRError, counted
 
 if TYPE_CHECKING:
     from rlrr.data.benchmarks.inventory import Inventory, TaskInventory

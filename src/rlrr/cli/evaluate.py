@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from rlrr.cli.machine import add_machine, machine_of
 from rlrr.cli.parser import Parser
 from rlrr.errors import UsageError
 
@@ -38,28 +39,25 @@ def add_arguments(parser: Parser) -> None:
         help="Treatment of images that cannot be read: stop, or leave them out.",
     )
     parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON.")
+    add_machine(parser)
 
 
 def run(options: Any) -> None:
     """Evaluate the run, and print the table and the paths of the results."""
     from rlrr.cli.show import print_json, print_table
-    from rlrr.inference.evaluate import evaluate, save_evaluation
+    from rlrr.inference.evaluate import COLUMNS, evaluate, save_evaluation
     from rlrr.inference.predict import load
 
     if options.output and (Path(options.output) / "evaluation.json").exists():
         raise UsageError(f"{options.output} already holds an evaluation: give another --output.")
-    classifier = load(options.run, weights=options.weights)
+    classifier = load(options.run, **machine_of(options))
     result = evaluate(classifier, options.data, split=options.split, bad_images=options.bad_images)
     name = f"evaluation-{options.split}" if options.split else "evaluation"  # one split does not overwrite another
     written = save_evaluation(result, Path(options.output or Path(options.run) / name))
     if options.json:
         print_json(result.to_dict())
         return
-    rows = [
-        [name, f"{row['precision']:.1%}", f"{row['recall']:.1%}", f"{row['f1']:.1%}", str(int(row["images"]))]
-        for name, row in zip(result.classes, result.per_class, strict=True)
-    ]
-    print_table(["class", "precision", "recall", "F1", "images"], rows)
+    print_table(COLUMNS, result.rows)
     print(f"\naccuracy {result.accuracy:.1%} on {result.images} images ({result.split})")
     if result.skipped:
         print(f"skipped  {len(result.skipped)} images that cannot be read (listed in {written[0]})")

@@ -26,12 +26,10 @@ def run(options: Any) -> None:
     from dataclasses import asdict
 
     from rlrr.cli.show import print_json
-    from rlrr.interop.onnx import export_onnx
-    from rlrr.words import counted
+    from rlrr.errors import counted
+    from rlrr.interop.onnx import export
 
-    parity = export_onnx(
-        options.run, options.output, images=options.images, opset=options.opset, weights=options.weights
-    )
+    parity = export(options.run, options.output, images=options.images, opset=options.opset, weights=options.weights)
     if options.json:
         print_json({"file": options.output} | asdict(parity))
         return

@@ -47,8 +47,8 @@ def add_arguments(parser: Parser) -> None:
 def run(options: Any) -> None:
     """Import the checkpoint, and say what is not known of the run."""
     from rlrr.cli.show import print_json
+    from rlrr.errors import counted
     from rlrr.interop.paper_file import import_official
-    from rlrr.words import counted
 
     record = import_official(
         options.file,

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from rlrr.cli.parser import Parser
 from rlrr.errors import RLRRError, Stopped, UsageError, did_you_mean
-from rlrr.threads import spin_briefly
+from rlrr.training.threads import spin_briefly
 
 COMMANDS = {
     "demo": "See it work in minutes, offline: a linear probe and RLRR side by side on MNIST digits.",
@@ -60,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 2 wrong use, 130 and 143 stopped by SIGINT and SIGTERM.
     """
     spin_briefly()
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a class or a file may have any letters
     arguments = sys.argv[1:] if arguments is None else arguments
     if len(arguments) > 1 and arguments[0] in _HELP_FLAGS:  # `rlrr help train`
         arguments = [*arguments[1:], "--help"]
@@ -138,7 +139,6 @@ def _quieten() -> None:
     for library in ("TRANSFORMERS", "HF_HUB", "DATASETS"):  # which set their loggers' levels on import
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     warnings.simplefilter("ignore")
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # the name of a file may be no text
 
 
 if __name__ == "__main__":

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rlrr.cli.parser import Parser
-from rlrr.errors import UsageError
 
 if TYPE_CHECKING:
     from rlrr.compare.document import Document
@@ -49,37 +47,6 @@ def add_measuring(parser: Parser, rates: str) -> None:
         "--jobs", metavar="N", type=int, default=1, help="Number of runs at a time, which share the cores."
     )
     parser.add_argument("--json", type=bool, default=False, help="Print the results as JSON.")
-
-
-def plan_of(options: Any, rates: tuple[float, ...]) -> dict[str, Any]:
-    """Return the fields of `Plan` beside the recipe.
-
-    Args:
-        options: The options of the command line.
-        rates: The factors of the learning rate if none are given.
-
-    Raises:
-        UsageError: seeds or rates are given with the paper's protocol.
-    """
-    from rlrr.compare.plan import PAPER_SEED, SEEDS
-
-    paper = options.protocol == "paper"
-    if paper and (options.seeds or options.rates):
-        name = "seeds" if options.seeds else "rates"
-        raise UsageError(
-            f"Leave --{name} out with --protocol paper, which is one run with seed {PAPER_SEED} at the recipe's own "
-            "learning rate.",
-        )
-    return {
-        "protocol": options.protocol,
-        "seeds": (PAPER_SEED,) if paper else tuple(options.seeds or SEEDS),
-        "rates": (1.0,) if paper else tuple(options.rates or rates),
-    }
-
-
-def say(text: str) -> None:
-    """Print a line on stderr. (A function of a module can be sent to other processes.)"""
-    print(f"rlrr: {text}", file=sys.stderr, flush=True)
 
 
 def say_runs_only() -> None:

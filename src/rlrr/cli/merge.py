@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rlrr.cli.machine import add_machine, machine_of
 from rlrr.cli.parser import Parser
 
 USAGE = "RUN --output FOLDER [options]"
@@ -18,6 +19,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_images_to_compare()
     parser.add_json()
+    add_machine(parser, "device", "threads")
 
 
 def run(options: Any) -> None:
@@ -25,10 +27,10 @@ def run(options: Any) -> None:
     from dataclasses import asdict
 
     from rlrr.cli.show import print_json
+    from rlrr.errors import counted
     from rlrr.interop.merge import merge
-    from rlrr.words import counted
 
-    merged = merge(options.run, options.output, images=options.images, weights=options.weights)
+    merged = merge(options.run, options.output, images=options.images, **machine_of(options))
     if options.json:
         print_json(asdict(merged) | {"folder": str(merged.folder)})
         return

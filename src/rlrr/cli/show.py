@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tqdm.auto import tqdm
 
 from rlrr.adapters.record import TENSORS, Record
 from rlrr.methods.abilities import abilities
@@ -14,8 +17,19 @@ from rlrr.report.table import text_table
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as JSON on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print `value` as JSON on stdout; letters that stdout cannot hold are escaped, so that none is lost."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    print(text)
+
+
+def print_line(text: str) -> None:
+    """Print a line on stdout, above a bar that is being shown."""
+    with tqdm.external_write_mode():
+        print(text)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

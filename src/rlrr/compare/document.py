@@ -15,21 +15,28 @@ from rlrr.compare.picture import ablation_picture, benchmark_picture
 from rlrr.compare.plan import Plan, Result, learning_rate, listed
 from rlrr.compare.published import Ablation, Published
 from rlrr.compare.table import ablation_lines, ablation_rows, benchmark_lines, benchmark_rows
+from rlrr.errors import counted
 from rlrr.files import atomic, write_json
 from rlrr.recipes.recipe import Recipe
 from rlrr.report.svg import save
 from rlrr.report.table import markdown_table
 from rlrr.training.images import preprocessing
-from rlrr.words import counted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Document:
     """A comparison as text, as data and as a picture."""
 
     text: str
     content: dict[str, Any]
     picture: Figure
+
+    def __repr__(self) -> str:
+        return f"Document({self.content['heading']})"
+
+    def _repr_markdown_(self) -> str:
+        """Show the tables in a notebook."""
+        return self.text
 
     def write(self, folder: Path) -> None:
         """Write all three to a folder, each file atomically."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from rlrr.compare.folder import find_result, shown_result
 from rlrr.compare.plan import Plan, Result
 from rlrr.compare.protocol import check_evidence, measure
 from rlrr.errors import RLRRError, Stopped, UsageError
-from rlrr.threads import worker_settings
+from rlrr.training.threads import worker_settings
 
 _STOPPED = "Stopped: run the same command again to go on."
 
@@ -124,6 +125,9 @@ def run_jobs(
 
 def _outcome(job: Job, fingerprint: str, say: Callable[[str], None]) -> tuple[str, Result | str]:
     """Run one job: its name, and its result or the sentence that says why it failed."""
+    package = logging.getLogger("rlrr")
+    level = package.level
+    package.setLevel(max(level, logging.WARNING))  # a line for each run, not for each of its epochs
     try:
         return job.name, measure(job.name, job.plan, fingerprint, job.folder, say)
     except Stopped:
@@ -132,5 +136,7 @@ def _outcome(job: Job, fingerprint: str, say: Callable[[str], None]) -> tuple[st
         sentence = str(error)
     except torch.OutOfMemoryError:
         sentence = "The GPU has too little memory: run again with fewer `jobs` at a time, or a smaller `batch_size`."
+    finally:
+        package.setLevel(level)
     say(f"{job.name}: failed; the others go on")
     return job.name, sentence

@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from rlrr.data.cache import CachedImages, Recorder, cache_path, open_images
 from rlrr.data.dataset import Split
@@ -23,8 +23,7 @@ from rlrr.data.decode import decode
 from rlrr.data.pipeline import Preparation
 from rlrr.data.rgb import LARGEST
 from rlrr.data.split import enumerated
-from rlrr.errors import RLRRError
-from rlrr.words import counted
+from rlrr.errors import RLRRError, counted
 
 logger = logging.getLogger(__name__)
 

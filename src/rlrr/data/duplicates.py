@@ -8,7 +8,7 @@ from typing import Any
 
 from rlrr.data.dataset import Split
 from rlrr.data.digest import UNREADABLE, image_digests
-from rlrr.words import counted
+from rlrr.errors import counted
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,7 @@ from rlrr.data.dataset import ImageData, Split
 from rlrr.data.layout import archives, guess, holds_classes, splits_in, tables, unread
 from rlrr.data.listing import as_text, entries_of, files_below, is_image
 from rlrr.data.split import assemble, enumerated, one_form, split_meant
-from rlrr.errors import RLRRError, did_you_mean
-from rlrr.words import counted
+from rlrr.errors import RLRRError, counted, did_you_mean
 
 logger = logging.getLogger(__name__)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import logging
 from dataclasses import dataclass
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
@@ -14,13 +18,20 @@ from rlrr.data.pipeline import preparation
 from rlrr.data.split import enumerated, one_form
 from rlrr.errors import RLRRError, UsageError
 from rlrr.files import write_json
-from rlrr.inference.predict import Classifier, load
+from rlrr.hints import checked
+from rlrr.inference.devices import describe_device
+from rlrr.inference.predict import Classifier, Loading, load
+from rlrr.inference.progress import show_messages
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
+COLUMNS = ("class", "precision", "recall", "F1", "images")
+
+
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """The result on one split.
 
@@ -29,7 +40,7 @@ class Evaluation:
         images: Number of images.
         accuracy: Share that is right.
         classes: Class names.
-        per_class: For each class precision, recall, F1 and number of images.
+        per_class: For each class precision, recall, F1 and number of images; a measure that is not defined is None.
         confusion: Counts, (true class, predicted class).
         predicted: Predicted class of each image, by index.
         confidence: Probability of each predicted class.
@@ -40,11 +51,31 @@ class Evaluation:
     images: int
     accuracy: float
     classes: list[str]
-    per_class: list[dict[str, float]]
+    per_class: list[dict[str, float | None]]
     confusion: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
     skipped: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.split}: {self.accuracy:.1%} of {self.images} images right)"
+
+    def _repr_html_(self) -> str:
+        """Show the table and, with the extra `report`, the confusion matrix in a notebook."""
+        lines = "".join(f"<tr><td>{'<td>'.join(map(escape, row))}</tr>" for row in self.rows)
+        table = f"<table><caption>{escape(repr(self))}<tr><th>{'<th>'.join(COLUMNS)}</tr>{lines}</table>"
+        if find_spec("matplotlib") is None:
+            return table
+        confusion_picture(self).savefig(picture := io.BytesIO(), format="png")
+        return f'{table}<img alt="" src="data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}">'
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Write the measures of each class as a line of a table, under `COLUMNS`."""
+        return [
+            [name, *(_percent(row[key]) for key in ("precision", "recall", "f1")), f"{row['images']:.0f}"]
+            for name, row in zip(self.classes, self.per_class, strict=True)
+        ]
 
     def to_dict(self) -> dict:
         """Give the figures, without the single images, as JSON has them."""
@@ -58,12 +89,14 @@ class Evaluation:
         }
 
 
+@checked
 def evaluate(
     run: str | Path | Classifier,
     data: str | Path,
     *,
     split: Literal["test", "val", "train"] | None = None,
     bad_images: Literal["error", "skip"] = "error",
+    **loading: Unpack[Loading],
 ) -> Evaluation:
     """Evaluate a finished run.
 
@@ -73,11 +106,20 @@ def evaluate(
         split: Name of the split; None is test if there is one. If there is none, it is val, or, where the data has no
             splits of its own and is not what the run was trained on, all images.
         bad_images: "skip" leaves images out that cannot be read, and counts them.
+        **loading: Options of `load`, for a run that is given by its folder: weights, device, precision, batch_size,
+            workers and threads.
 
     Raises:
         RLRRError: the data has no such split, has a class that the run does not know, or holds bad images.
+
+    Example:
+        >>> rlrr.evaluate("run", "flowers/", device="cpu")
+        Evaluation(flowers, test: 96.4% of 1020 images right)
     """
-    classifier = run if isinstance(run, Classifier) else load(run)
+    if isinstance(run, Classifier) and loading:
+        raise UsageError(f"The classifier is loaded already: give `{next(iter(loading))}` to `load`.")
+    show_messages()
+    classifier = run if isinstance(run, Classifier) else load(run, **loading)
     recipe, source = classifier.record.recipe, classifier.record.data.get("source")
     trained_on = source is not None and data_source(data) == source
     content = load_data(data, val_fraction=recipe["val_fraction"] if trained_on else None, seed=recipe.get("seed", 0))
@@ -94,6 +136,7 @@ def evaluate_split(
     split, cache, skipped = prepare_split(
         split, preparation(classifier.record.preprocessing), bad_images=bad_images, what=what
     )
+    logger.info("%s: measuring %d images on %s", what, len(split), describe_device(classifier.device))
     probabilities = classifier.logits(classifier.dataset(split, cache)).softmax(-1)
     confidence, predicted = (tensor.numpy() for tensor in probabilities.max(-1))
     labels, count = np.asarray(split.labels), len(classifier.classes)
@@ -111,8 +154,10 @@ def evaluate_split(
     )
 
 
-def per_class(confusion: np.ndarray) -> list[dict[str, float]]:
-    """Compute precision, recall, F1 and number of images of each class; a measure without any image is 0.
+def per_class(confusion: np.ndarray) -> list[dict[str, float | None]]:
+    """Compute precision, recall, F1 and number of images of each class.
+
+    Recall and F1 are None, not defined, for a class without images, and precision for a class that is never predicted.
 
     Args:
         confusion: Counts, (true class, predicted class).
@@ -120,13 +165,17 @@ def per_class(confusion: np.ndarray) -> list[dict[str, float]]:
     right, images, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     return [
         {
-            "precision": float(r / max(p, 1)),
-            "recall": float(r / max(n, 1)),
-            "f1": float(2 * r / max(n + p, 1)),
+            "precision": float(r / p) if p else None,
+            "recall": float(r / n) if n else None,
+            "f1": float(2 * r / (n + p)) if n else None,
             "images": int(n),
         }
         for r, n, p in zip(right, images, predicted, strict=True)
     ]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
 
 
 def confusion_picture(evaluation: Evaluation, who: str = "") -> Figure:

@@ -11,6 +11,7 @@ import timm
 from rlrr.adapters.folder import merged_model
 from rlrr.errors import UsageError
 from rlrr.files import expect_new_folder
+from rlrr.hints import checked
 from rlrr.inference.predict import Classifier, load, sample_images
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.methods.capabilities import can_merge
@@ -33,8 +34,15 @@ class Merged:
     images: int
 
 
+@checked
 def merge(
-    run: str | Path, output: str | Path, *, images: Sequence[str | Path] = (), weights: str | None = None
+    run: str | Path,
+    output: str | Path,
+    *,
+    images: Sequence[str | Path] = (),
+    weights: str | Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
 ) -> Merged:
     """Merge a run into its backbone and write the plain model as a folder in timm's format.
 
@@ -43,6 +51,8 @@ def merge(
         output: A folder that does not exist yet.
         images: Images to compare the logits on; by default the first validation images of the run's own data.
         weights: File or folder with the backbone's weights, if they have moved since training.
+        device: Device on which the logits are compared, as for `load`.
+        threads: Threads for computing on the CPU, as for `load`.
 
     Raises:
         RLRRError: `output` exists, the run or an image cannot be read, or the method's update is no change of weights.
@@ -54,7 +64,7 @@ def merge(
     """
     folder = Path(output)
     expect_new_folder(folder)
-    classifier = load(run, weights=weights)
+    classifier = load(run, weights=weights, device=device, threads=threads)
     if not can_merge(classifier.model):
         raise UsageError(
             f"The update that {classifier.record.method} learns cannot be written into the weights: use `rlrr export`, "
@@ -62,10 +72,10 @@ def merge(
         )
     sample = sample_images(classifier, images)
     before = classifier.logits(classifier.dataset(sample)) if sample else None
-    device = classifier.device
+    place = classifier.device
     write_timm_folder(merged_model(classifier.model).cpu(), folder, classifier.classes, classifier.record.preprocessing)
     if sample is None or before is None:
         return Merged(folder, None, 0.0, 0)
     plain = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True)  # opened as by any user of timm
-    after = Classifier(plain.to(device), classifier.record).logits(classifier.dataset(sample))
+    after = Classifier(plain.to(place), classifier.record).logits(classifier.dataset(sample))
     return Merged(folder, (after - before).abs().max().item(), before.abs().max().item(), len(sample))

@@ -17,6 +17,7 @@ from rlrr.adapters.folder import load_adapter, merged_model
 from rlrr.backbones.weights import brief
 from rlrr.errors import RLRRError, UsageError, require
 from rlrr.files import expect_new_file, flush, scratch_folder, write_json
+from rlrr.hints import checked
 from rlrr.inference.predict import Classifier, sample_images
 from rlrr.methods.capabilities import can_merge
 from rlrr.methods.trainable import plain_model
@@ -54,13 +55,14 @@ class Parity:
     merged: bool
 
 
-def export_onnx(
+@checked
+def export(
     run: str | Path,
     output: str | Path,
     *,
     images: Sequence[str | Path] = (),
     opset: int | None = None,
-    weights: str | None = None,
+    weights: str | Path | None = None,
 ) -> Parity:
     """Write a run as ONNX, merged where possible, and the comparison with PyTorch as `OUTPUT.parity.json`.
 
@@ -80,13 +82,13 @@ def export_onnx(
             Nothing is written then.
 
     Example:
-        >>> export_onnx("run", "flowers.onnx").same_class
+        >>> rlrr.export("run", "flowers.onnx").same_class
         32
     """
     path = Path(output)
     expect_new_file(path)
     require("export")
-    classifier = Classifier(*load_adapter(Path(run), weights))
+    classifier = Classifier(*load_adapter(Path(run), None if weights is None else str(weights)))
     pixels, compared_on = _images(classifier, images)
     with torch.inference_mode():
         expected = torch.cat([classifier.model(batch) for batch in pixels.split(32)])

@@ -11,12 +11,11 @@ from torch import Tensor
 from rlrr.adapters.folder import load_trained_state, save_adapter, trained_state
 from rlrr.adapters.record import Record, backbone_record, library_versions
 from rlrr.backbones import load_backbone
-from rlrr.errors import RLRRError, UsageError
+from rlrr.errors import RLRRError, UsageError, counted
 from rlrr.files import atomic_folder, expect_new_folder
 from rlrr.interop.paper_names import check_architecture, from_official, to_official
 from rlrr.methods.apply import apply_method
 from rlrr.methods.trainable import parameter_counts
-from rlrr.words import counted
 
 # Preprocessing of VTAB-1k in the paper's code.
 PREPROCESSING = {

@@ -21,9 +21,10 @@ GROUPS = {  # the title of each group of options, by the first of its options
     "epochs": "optimisation",
     "flip": "augmentation",
     "protocol": "protocol",
-    "precision": "machine",
+    "device": "machine",
 }
-ELSEWHERE = ("data", "weights", "workers", "threads", "compile")  # options that differ from machine to machine
+# options that differ from machine to machine
+ELSEWHERE = ("data", "weights", "device", "workers", "threads", "compile")
 _MOST = {  # beyond which a number is a slip, and would take a machine's memory or be refused by a library
     **dict.fromkeys(("epochs", "cooldown"), 1_000_000),
     **dict.fromkeys(("batch_size", "accumulate", "early_stop", "restart_epochs", "restart_factor"), 1_000_000_000),
@@ -124,6 +125,8 @@ class Recipe:
     seed: int = 0
     """Seed of the split, the initial weights, the order of the images and all augmentation."""
 
+    device: str = "auto"
+    """Device: auto (a GPU if there is one), cpu, cuda, a GPU by number such as cuda:1, or mps (Apple's GPU)."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic: auto is bf16 where the device has it in hardware, else fp32."""
     compile: bool = False

@@ -92,7 +92,7 @@ class WeightMeasures:
     energy_diagonal: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Analysis:
     """Hold the measures of one run. None means not defined, as for a run without a weight form.
 
@@ -118,6 +118,10 @@ class Analysis:
     deviations: list[dict[str, Any]] = field(default_factory=list)
     features: list[dict[str, Any]] = field(default_factory=list)
     features_of: str = ""
+
+    def __repr__(self) -> str:
+        change = "" if self.relative_change is None else f", relative change {self.relative_change:.1%}"
+        return f"Analysis({self.label}: {self.method}, {len(self.rows)} weights{change})"
 
     @property
     def relative_change(self) -> float | None:

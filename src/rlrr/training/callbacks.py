@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState
@@ -106,7 +107,10 @@ class SealedCheckpoints(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """Show one bar for the run, with the latest loss and accuracy; in a file, a line for each epoch."""
+    """Show a bar for the run, with the latest loss and accuracy, and above it a line for each epoch.
+
+    There is no bar in a file or a pipe.
+    """
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
@@ -121,15 +125,16 @@ class Progress(TrainerCallback):
         self._bar.update(state.global_step - self._bar.n)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Show the newest numbers."""
+        """Show the newest numbers, and log them at the end of an epoch."""
         for name, key, form in _SHOWN:
             if logs and key in logs:
                 self._shown[name] = format(logs[key], form)
         self._bar.set_postfix(self._shown)
         ends_epoch = logs and ("eval_accuracy" in logs or (args.eval_strategy == "no" and "loss" in logs))
-        if self._bar.disable and ends_epoch:
+        if ends_epoch:
             numbers = ", ".join(f"{name} {value}" for name, value in self._shown.items())
-            logger.info("epoch %d of %d: %s", round(state.epoch), round(args.num_train_epochs), numbers)
+            with tqdm.external_write_mode(file=sys.stderr):
+                logger.info("epoch %d of %d: %s", round(state.epoch), round(args.num_train_epochs), numbers)
 
     def close(self) -> None:
         """Close the bar, also when training is stopped."""

@@ -10,7 +10,7 @@ from rlrr.errors import UsageError
 from rlrr.methods.trainable import plain_model
 
 
-def compile_model(model: nn.Module) -> None:
+def compile_model(model: nn.Module, device: torch.device) -> None:
     """Compile a model with torch in place, at the first call; the saved tensors keep their names.
 
     The blocks of a ViT are compiled one by one: alike, they share one graph, so that the time of compilation does not
@@ -20,10 +20,14 @@ def compile_model(model: nn.Module) -> None:
     A smaller last batch is compiled once more, for any size. Random numbers, such as in drop path, are drawn
     differently than without compilation.
 
+    Args:
+        model: The model to train.
+        device: Device on which it will be trained.
+
     Raises:
         RLRRError: nothing can be compiled on this machine.
     """
-    _check_compiler()
+    _check_compiler(device)
     plain = plain_model(model)
     blocks = [plain.get_submodule(name) for name in block_names(plain)]
     alike = len({repr(block) for block in blocks}) == 1
@@ -31,14 +35,13 @@ def compile_model(model: nn.Module) -> None:
         module.compile()
 
 
-def _check_compiler() -> None:
+def _check_compiler(device: torch.device) -> None:
     """Compile a small module, so that a machine that cannot compile is noticed before an earlier run is deleted."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.compile(nn.Hardtanh())(torch.zeros(8, device=device))
     except RuntimeError as error:  # the subclass depends on the missing tool
         reason = str(error).split("\n", 1)[0]
-        needed = "Triton and a C compiler" if device == "cuda" else "a C++ compiler, such as g++"
+        needed = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler, such as g++"
         raise UsageError(
             f"`compile` needs {needed}, and torch cannot compile here ({reason}): install it, or leave `compile` out.",
         ) from error

@@ -24,8 +24,11 @@ from rlrr.data import ImageData, Split, data_source, load_data
 from rlrr.data.digest import data_digest
 from rlrr.errors import RLRRError, Stopped, UsageError, together
 from rlrr.files import cannot_write, is_full, no_space
+from rlrr.hints import checked
+from rlrr.inference.devices import describe_device, resolve_device, resolve_precision
 from rlrr.inference.evaluate import evaluate_split
 from rlrr.inference.predict import Classifier
+from rlrr.inference.progress import show_messages
 from rlrr.methods.apply import apply_method, method_config
 from rlrr.methods.trainable import check_adapted, parameter_counts
 from rlrr.recipes.files import RECIPE, write_recipe
@@ -50,7 +53,7 @@ from rlrr.training.output import (
     remove_incomplete,
     remove_run,
 )
-from rlrr.training.precision import fastest_attention, resolve_precision
+from rlrr.training.precision import fastest_attention
 from rlrr.training.same_images import Listing, expect_same_images, list_images, listing_digest, write_images
 from rlrr.training.trainer import keeps_best, make_trainer
 
@@ -59,6 +62,7 @@ BEST_TEST_EPOCH = "best test epoch: the test images chose it, as in published pr
 logger = logging.getLogger(__name__)
 
 
+@checked
 def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite: bool = False) -> Record:
     """Train by a recipe and write the adapter folder to `output`.
 
@@ -87,8 +91,12 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("Training runs in one process and on one GPU: start it without torchrun.")
+    show_messages()
     method_config(recipe.method, recipe.settings)  # refuses bad settings before any image is read
-    folder = Path(output)
+    folder, device = Path(output), resolve_device(recipe.device)
+    precision = resolve_precision(recipe.precision, device)
+    if recipe.log_deviation and device.type == "mps":
+        raise UsageError("`log_deviation` needs float64, which Apple's GPU lacks: leave it out, or use `device` cpu.")
     if resume and (folder / RECORD).exists():
         check_output(folder, recipe, resume, overwrite)
         record = read_record(folder)
@@ -104,7 +112,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     set_seed(recipe.seed)
-    forget_peak()
+    forget_peak(device)
     backbone, model = build(recipe, len(data.classes))
     images = training_images(recipe, data, backbone.data_config)
     if recipe.log_deviation:
@@ -114,8 +122,8 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         expect_same_images(folder, listing)
     check_space(folder, model)
     if recipe.compile:
-        compile_model(model)
-    _announce(recipe, images, backbone, model, len(data.classes))
+        compile_model(model, device)
+    _announce(recipe, images, backbone, model, len(data.classes), f"{precision} on {describe_device(device)}")
     if overwrite:  # only now that the new run can start
         remove_run(folder)
     with _stops_explained(folder), closing(Progress()) as progress:
@@ -125,14 +133,15 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         trainer = make_trainer(recipe, folder, model, len(data.classes), images, progress)
         if checkpoint and ended_early(checkpoint):  # Trainer would train further epochs
             trainer.args.num_train_epochs = checkpoint_epoch(checkpoint)
-        with fastest_attention(model, resolve_precision(recipe.precision)):  # the test is as `rlrr evaluate` measures
+        with fastest_attention(model, precision):  # the test is as `rlrr evaluate` measures
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.keep_average()
         # take mixed precision off again, so that the test is what `rlrr evaluate` will measure
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         test = data.test if recipe.test and recipe.protocol == "honest" else None
         record = _record(recipe, data, listing, backbone, images, model, trainer.state, bool(test))
-        record.metrics.update(train_seconds=round(trainer.seconds, 1), peak_memory_mb=peak_memory(), device=_device())
+        cost = {"train_seconds": round(trainer.seconds, 1), "peak_memory_mb": peak_memory(device)}
+        record.metrics.update(**cost, device=describe_device(device))
         if test:
             record = _tested(model, record, test, recipe, images)
             log_test(folder, record.metrics)
@@ -142,8 +151,10 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
     return written
 
 
-def _announce(recipe: Recipe, images: TrainingImages, backbone: Backbone, model: nn.Module, classes: int) -> None:
-    """Log the method, the backbone, the numbers of images and parameters, and the precision."""
+def _announce(
+    recipe: Recipe, images: TrainingImages, backbone: Backbone, model: nn.Module, classes: int, machine: str
+) -> None:
+    """Log the method, the backbone, the numbers of images and parameters, and the precision and device."""
     counts = parameter_counts(model)
     total = sum(parameter.numel() for parameter in model.parameters())
     if isinstance(model, PeftModel):  # PEFT keeps the untrained classifier too
@@ -158,7 +169,7 @@ def _announce(recipe: Recipe, images: TrainingImages, backbone: Backbone, model:
         classes,
         f"{sum(counts.values()):,}",
         f"{total:,}",
-        resolve_precision(recipe.precision),
+        machine,
     )
 
 
@@ -301,7 +312,3 @@ def _kept(recipe: Recipe, state: TrainerState) -> dict[str, Any]:
         return {"epoch": round(state.epoch or 0)}
     name = "best_test_accuracy" if recipe.protocol == "paper" else "val_accuracy"
     return {name: measured[0]["eval_accuracy"], "epoch": round(measured[0]["epoch"])}
-
-
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, threads: {torch.get_num_threads()}"

@@ -2,8 +2,9 @@
 
 It overrides three private hooks of Trainer. `_save`, `_load_from_checkpoint` and `_load_best_model` make a checkpoint
 hold the trained tensors alone, for every method alike, with their moving average and the state of the objective;
-Trainer has no public way to choose the content of a checkpoint. It also sets a private field,
-`TrainingArguments._n_gpu`, since Trainer would otherwise split each batch over all GPUs of the machine.
+Trainer has no public way to choose the content of a checkpoint. It also sets two private fields of `TrainingArguments`:
+`_n_gpu`, since Trainer would otherwise split each batch over all GPUs of the machine, and `_setup_devices`, since it
+would otherwise take the first GPU.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 from rlrr.adapters.folder import load_trained_state, read_tensors, save_trained_state
 from rlrr.adapters.record import TENSORS
 from rlrr.data.pipeline import BatchTransform
-from rlrr.errors import RLRRError
+from rlrr.errors import RLRRError, counted
+from rlrr.inference.devices import resolve_device, resolve_precision
 from rlrr.inference.predict import evaluation_batch
 from rlrr.recipes.recipe import Recipe
 from rlrr.training.average import MovingAverage
@@ -38,12 +40,13 @@ from rlrr.training.images import TrainingImages
 from rlrr.training.objective import Batch, Objective, classifying_logits, load_state, make_objective, save_state
 from rlrr.training.optimizer import parameter_groups
 from rlrr.training.output import CHECKPOINTS, METRICS, TENSORBOARD
-from rlrr.training.precision import resolve_precision
 from rlrr.training.schedule import make_scheduler
 from rlrr.tuners import frozen_norms
-from rlrr.words import counted
 
 logger = logging.getLogger(__name__)
+
+# Trainer sorts checkpoints by their times, and where epochs are short it warns that it goes by their numbers.
+logging.getLogger("transformers.trainer_utils").addFilter(lambda record: "mtime" not in record.getMessage())
 
 WEIGHTS = "weights.safetensors"  # in a checkpoint: the trained tensors, where TENSORS holds their moving average
 
@@ -68,7 +71,7 @@ class ClassificationTrainer(Trainer):
             self.add_callback(self._average)
         self._frozen_norms = frozen_norms(self._plain())
         self._unchecked: list[tuple[int, float, Tensor]] = []  # step, learning rate, loss
-        self._most_unchecked = 50 if self.args.device.type == "cuda" else 1
+        self._most_unchecked = 1 if self.args.device.type == "cpu" else 50
         # a PeftModel takes any keyword, and Trainer would conclude that the model scales its loss when accumulating
         self.model_accepts_loss_kwargs = False
 
@@ -234,13 +237,13 @@ def make_trainer(
 
 
 def _arguments(recipe: Recipe, folder: Path, images: TrainingImages) -> TrainingArguments:
-    on_gpu = torch.cuda.is_available()
-    precision = resolve_precision(recipe.precision)
+    device = resolve_device(recipe.device)
+    precision, on_gpu = resolve_precision(recipe.precision, device), device.type == "cuda"
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=recipe.epochs + recipe.cooldown,
         per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=_evaluation_batch(recipe, images),
+        per_device_eval_batch_size=_evaluation_batch(recipe, images, device),
         gradient_accumulation_steps=min(recipe.accumulate, _batches(recipe, images)),
         learning_rate=recipe.peak_rate,
         lr_scheduler_type="cosine",
@@ -248,7 +251,7 @@ def _arguments(recipe: Recipe, folder: Path, images: TrainingImages) -> Training
         max_grad_norm=0,  # no clipping, as in the paper
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        use_cpu=not on_gpu,
+        use_cpu=device.type == "cpu",
         eval_strategy="epoch" if images.watched else "no",
         logging_strategy="epoch",
         logging_nan_inf_filter=False,  # a loss that is not finite is an error, and the filter waits for the GPU
@@ -269,6 +272,9 @@ def _arguments(recipe: Recipe, folder: Path, images: TrainingImages) -> Training
         disable_tqdm=True,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)
+    if device.index is not None:
+        torch.cuda.set_device(device)
+        arguments._setup_devices = device
     return arguments
 
 
@@ -290,10 +296,9 @@ def _batches(recipe: Recipe, images: TrainingImages) -> int:
     return max(1, math.floor(batches) if _mixes(recipe) else math.ceil(batches))
 
 
-def _evaluation_batch(recipe: Recipe, images: TrainingImages) -> int:
+def _evaluation_batch(recipe: Recipe, images: TrainingImages, device: torch.device) -> int:
     if not images.watched:
         return 2 * recipe.batch_size
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return max(2 * recipe.batch_size, evaluation_batch(device, images.watched.pixels[0]["pixel_values"].shape))
 
 

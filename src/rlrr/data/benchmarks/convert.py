@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from rlrr.data.benchmarks.copies import Copy, find_copies
 from rlrr.data.benchmarks.vtab import TASKS

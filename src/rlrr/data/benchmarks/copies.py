@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from rlrr.data.benchmarks.vtab import is_vtab, read_vtab
 from rlrr.data.dataset import Split

@@ -10,13 +10,12 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from rlrr.data.benchmarks import fgvc, vtab
 from rlrr.data.benchmarks.lists import Fault, Item, Listing, Task, folder_name
 from rlrr.data.decode import EXTENSIONS, decode
-from rlrr.errors import RLRRError, UsageError
-from rlrr.words import counted
+from rlrr.errors import RLRRError, UsageError, counted
 
 Benchmark = Literal["vtab1k", "fgvc"]
 
