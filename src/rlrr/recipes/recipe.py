@@ -22,14 +22,8 @@ GROUPS = {  # the title of each group of options, by the first of its options
     "protocol": "protocol",
     "device": "machine",
 }
-ELSEWHERE = (
-    "data",
-    "weights",
-    "device",
-    "workers",
-    "threads",
-    "compile",
-)  # options that differ from machine to machine
+# options that differ from machine to machine
+ELSEWHERE = ("data", "weights", "device", "workers", "threads", "compile")
 REPORTED = ("log_deviation",)  # options that log more and change no weight
 
 
