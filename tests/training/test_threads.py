@@ -9,7 +9,7 @@ import sys
 import pytest
 from joblib import Parallel, delayed
 
-from rlrr import threads
+from rlrr.training import threads
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 REPORT = f"""
