@@ -57,7 +57,7 @@ def test_a_value_that_cannot_be_trained_with_is_refused(option, value, expected)
 
 
 SILLY = (-1, 0, 10**400, -(10**400), math.nan, math.inf, -math.inf, 1e308, 5e-324, "", "x", "\0", "\udce9", "犬" * 999)
-SILLY += (True, None, [], {}, [math.nan, 1.0], {"rank": []}, [[]], b"x", object())
+SILLY += (True, None, [], {}, [math.nan, 1.0], {"rank": []}, [[]], b"x", object)
 
 
 def refusal(option, value) -> str:
