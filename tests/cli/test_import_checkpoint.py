@@ -29,6 +29,11 @@ def test_a_checkpoint_becomes_a_run_that_the_other_commands_take(rlrr, official_
     assert rlrr("merge", run, "--output", tmp_path / "merged").code == 0
 
 
+def test_the_result_as_json(rlrr, official_backbones, tmp_path):
+    result = rlrr("import", FILE, "--model", official_backbones["vit"], "--output", tmp_path / "run", "--json")
+    assert json.loads(result.out)["classes"] == ["0", "1", "2", "3", "4"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
