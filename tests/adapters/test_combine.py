@@ -130,7 +130,7 @@ def test_another_preprocessing_is_refused(runs, make_adapter, tmp_path):
     ("count", "arguments", "said"),
     [
         (1, {}, "There is 1 run to combine"),
-        (2, {"weights": [1.0]}, "2 runs and 1 weights"),
+        (2, {"weights": [1.0]}, "2 runs and 1 weight:"),
         (2, {"weights": [1.0, float("inf")]}, "finite numbers"),
         (2, {"combination": "exactly"}, "Did you mean exact"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ def test_it_prints_a_line_for_each_task_and_the_next_step(rlrr, copy, tmp_path):
         f"kitti: 5 train, 4 val and 6 test images in {tmp_path / 'vtab 1k' / 'kitti'}",
         f"next: rlrr data check '{tmp_path / 'vtab 1k'}'",
     ]
+
+
+def test_the_result_as_json(rlrr, copy, tmp_path):
+    (task,) = json.loads(rlrr("data", "convert", copy, "--output", tmp_path / "vtab", "--json").out)
+    assert (task["task"], task["folder"]) == ("kitti", str(tmp_path / "vtab" / "kitti"))
+    assert task["images"]["test"] == 6
 
 
 def test_wrong_use_is_refused(refused, copy, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -24,6 +25,12 @@ def test_the_onnx_file_is_compared_on_the_runs_own_images(rlrr, finished_run, tm
     assert float(found[2]) < 1e-4
     assert file.exists()
     assert (tmp_path / "mein Modell.onnx.parity.json").exists()
+
+
+def test_the_result_as_json(rlrr, finished_run, tmp_path):
+    result = json.loads(rlrr("export", finished_run, "--output", tmp_path / "model.onnx", "--json").out)
+    written = json.loads((tmp_path / "model.onnx.parity.json").read_text())
+    assert result == {"file": str(tmp_path / "model.onnx")} | written
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,15 @@ def test_a_checkpoint_becomes_a_run_that_the_other_commands_take(rlrr, official_
     assert rlrr("merge", run, "--output", tmp_path / "merged").code == 0
 
 
+def test_the_result_as_json(rlrr, official_backbones, tmp_path):
+    result = rlrr("import", FILE, "--model", official_backbones["vit"], "--output", tmp_path / "run", "--json")
+    assert json.loads(result.out)["classes"] == ["0", "1", "2", "3", "4"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"a\nb\n", "has 5 classes, and there are 2 names"),
+        (b"a\nb\n", "has 5 classes, and the names given are 2"),
         (b"a\n\nb\n", "line 2 is empty: give each class one line"),
         (b"a\nb\na\n", "line 3 names 'a' again"),
         (b"\xff\xfe", "is not a text file in UTF-8"),

@@ -28,6 +28,9 @@ def parse(command: str) -> None:
     parser.parse(rest)
 
 
+WANT = "rlrr: There is too little memory for this: use smaller images, batches or models.\n"
+
+
 def test_without_arguments_it_says_how_it_is_called_and_fails(rlrr):
     result = rlrr()
     assert result.code == 2
@@ -43,6 +46,26 @@ def test_help_lists_every_command(rlrr, flag):
     for name, text in COMMANDS.items():
         assert f"{name} " in result.out
         assert text in result.out
+
+
+@pytest.mark.parametrize("arguments", [["help", "train"], ["-h", "train"], ["--help", "train"], ["train", "-h"]])
+def test_help_is_of_the_command_that_is_named_before_or_after_it(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: rlrr train DATA")
+
+
+def test_help_of_two_words_and_of_no_command(rlrr, refused, capsys):
+    with pytest.raises(SystemExit):
+        main(["help", "data", "check"])
+    assert capsys.readouterr().out.startswith("usage: rlrr data check")
+    assert rlrr("help", "data").out.startswith("rlrr data check")
+    assert "Did you mean train?" in refused("help", "trian", code=2)
+
+
+def test_the_help_names_the_exit_codes(rlrr):
+    assert "130 stopped by Ctrl-C, 143" in rlrr("--help").out
 
 
 def test_the_examples_of_the_help_can_be_parsed(rlrr):
@@ -140,6 +163,12 @@ def test_an_unknown_command_is_met_with_the_nearest(refused):
         (UsageError("no"), 2, "rlrr: no\n"),
         (Stopped("no"), 130, "rlrr: no\n"),
         (KeyboardInterrupt(), 130, "rlrr: Stopped.\n"),
+        (KeyboardInterrupt(signal.SIGTERM), 143, "rlrr: Stopped.\n"),
+        (OSError(36, "File name too long", "x" * 300), 1, f"rlrr: {'x' * 100}: File name too long.\n"),
+        (OSError("odd"), 1, "rlrr: odd.\n"),
+        (MemoryError(), 1, WANT),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 1, WANT),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), 1, WANT),
     ],
 )
 def test_exit_codes_tell_failure_from_wrong_use(rlrr, monkeypatch, error, code, message):
@@ -149,6 +178,34 @@ def test_exit_codes_tell_failure_from_wrong_use(rlrr, monkeypatch, error, code, 
     monkeypatch.setattr(methods, "run", fail)
     result = rlrr("methods")
     assert (result.code, result.out, result.err) == (code, "", message)
+
+
+def test_an_error_of_our_own_keeps_its_traceback(rlrr, monkeypatch):
+    monkeypatch.setattr(methods, "run", lambda options: [][0])
+    with pytest.raises(IndexError):
+        rlrr("methods")
+    monkeypatch.setattr(methods, "run", _fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        rlrr("methods")
+
+
+def _fail(options):
+    raise RuntimeError("shapes do not match")
+
+
+def test_ctrl_c_while_a_command_is_imported_is_a_stop_too(rlrr, monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rlrr.cli.main.command_module", interrupted)
+    assert rlrr("methods").code == 130
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_its_result_as_json(command):
+    parser = Parser(prog="rlrr")
+    command_module(command).add_arguments(parser)
+    assert parser.hints["--json"] is bool
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -30,6 +30,13 @@ def test_it_can_be_compared_on_given_images(rlrr, finished_run, images, tmp_path
     assert "on 3 images" in result.out
 
 
+def test_the_result_as_json(rlrr, finished_run, tmp_path):
+    result = json.loads(rlrr("merge", finished_run, "--output", tmp_path / "merged", "--json").out)
+    assert result["folder"] == str(tmp_path / "merged")
+    assert result["images"] == 9
+    assert result["difference"] < 1e-4
+
+
 def test_an_image_that_cannot_be_read_is_named_and_nothing_is_written(refused, finished_run, tmp_path):
     said = refused("merge", finished_run, "--output", tmp_path / "merged", "--images", tmp_path / "none.png", code=1)
     assert said.startswith(f"Cannot read {tmp_path / 'none.png'}: no such file")

@@ -23,6 +23,7 @@ def parser() -> Parser:
     parser.add_argument("--set", type=dict[str, Any], default=None)
     parser.add_argument("--parts", type=list[str] | None, default=None)
     parser.add_argument("--keep", type=bool, default=True)
+    parser.add_argument("--place", type=str | None, default=None)
     return parser
 
 
@@ -62,6 +63,11 @@ def test_a_switch_stands_alone_or_has_a_value(parser, arguments, flip, data):
     assert (options.flip, options.data) == (flip, data)
 
 
+@pytest.mark.parametrize("number", ["-1", "-0.5", "-1e-3", "-1E3", "-.5e2", "-inf"])
+def test_a_negative_number_is_no_option(parser, number):
+    assert parser.parse(["--rate", number]).rate == float(number)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -73,6 +79,13 @@ def test_a_switch_stands_alone_or_has_a_value(parser, arguments, flip, data):
         (["--image_size", "big"], "--image-size must be a whole number, not 'big'."),
         (["--rate", "fast"], "--rate must be a number, not 'fast'."),
         (["--flip=maybe"], "--flip must be true or false, not 'maybe'."),
+        (["--epochs", "-1e3"], "--epochs must be a whole number, not '-1e3'."),
+        (["--flip=yes"], "--flip must be true or false, not 'yes'."),
+        (["--flip", "yes"], "--flip must be true or false, not 'yes'."),
+        (["images", "--keep", "off"], "--keep must be true or false, not 'off'."),
+        (["images", "--keep", "maybe"], "--keep must be true or false, not 'maybe'."),
+        (["https://host/images"], "DATA must be on this machine, not 'https://host/images': download it first."),
+        (["--place", "s3://bucket"], "--place must be on this machine, not 's3://bucket': download it first."),
         (["--kind", "fancey"], "--kind must be one of plain, fancy, not 'fancey'. Did you mean fancy?"),
         (["--epochs"], "--epochs expected one argument."),
         (["--set", "rank"], "--set takes name=value, not 'rank'."),

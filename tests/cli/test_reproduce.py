@@ -32,7 +32,7 @@ def test_a_table_is_printed_and_written(reproduce, vtab, tmp_path, trained):
     assert result.code == 0, result.err
     assert result.out == (tmp_path / "out" / "results.md").read_text()
     assert "not the paper's recipe: image_size=32, epochs=1, cooldown=0, precision=fp32" in result.out
-    assert "| Natural, mean of 7 (0 run)" in result.out
+    assert "| Natural, mean of 7 (0 measured)" in result.out
     assert [line for line in result.err.splitlines() if "seed" in line] == [
         f"rlrr: {task}: seed {seed}, {seed + 1} of 2" for task in ("eurosat", "kitti") for seed in (0, 1)
     ]

@@ -128,6 +128,31 @@ def test_resume_alone_goes_on_by_the_runs_own_recipe(rlrr, refused, finished_run
     assert "There is no recipe" in refused("train", "--output", tmp_path / "none", "--resume", code=1)
 
 
+def test_a_run_goes_on_and_is_repeated_from_another_folder(rlrr, images, tiny_backbone, tmp_path, monkeypatch):
+    shutil.copytree(images, tmp_path / "home" / "flowers")
+    shutil.copytree(tiny_backbone, tmp_path / "home" / "tiny")
+    monkeypatch.chdir(tmp_path / "home")
+    assert rlrr("train", "flowers/", "--model", "tiny", "--output", "run", *QUICK).code == 0
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    again = rlrr("train", "--config", "../home/run/recipe.yaml", "--output", "again")
+    assert again.code == 0, again.err
+    name = "adapter_model.safetensors"
+    assert Path("again", name).read_bytes() == Path("../home/run", name).read_bytes()
+    Path("../home/run/rlrr.json").unlink()
+    for data in ([], ["../home/flowers"]):
+        resumed = rlrr(
+            "train",
+            *data,
+            "--output",
+            "../home/run",
+            "--resume",
+            *(("--model", "../home/tiny") if data else ()),
+            *(QUICK if data else ()),
+        )
+        assert resumed.code == 0, resumed.err
+
+
 def test_a_recipe_runs_again_and_the_command_line_changes_it(rlrr, finished_run, flat_images, tmp_path):
     recipe = finished_run / "recipe.yaml"
     again = rlrr("train", "--config", recipe, "--output", tmp_path / "again")

@@ -56,9 +56,9 @@ def test_no_mean_is_taken_over_fewer_tasks_than_it_says(make_result):
     lines = by_title(benchmark_lines(GROUPS, results, PRINTED))
     assert lines["B"].ours is None
     assert lines["B"].difference is None
-    assert lines["Natural, mean of 2 (1 run)"].ours is None
+    assert lines["Natural, mean of 2 (1 measured)"].ours is None
     assert lines["Structured, mean of 1"].ours.mean == pytest.approx(35)
-    assert lines["mean of the 3 (2 run)"].ours is None
+    assert lines["mean of the 3 (2 measured)"].ours is None
     assert lines["mean of the 2 groups"].ours is None
     rows = {row[0]: row[1:] for row in benchmark_rows(list(lines.values()))}
     assert rows["B"] == ["-", "-", "80.0", "-"]
@@ -78,10 +78,10 @@ def test_vtab_has_19_tasks_in_groups_of_7_4_and_8_and_fgvc_has_5():
     assert list(BENCHMARKS["fgvc"].tasks) == ["cub", "nabirds", "flowers", "dogs", "cars"]
     lines = benchmark_lines(BENCHMARKS["vtab1k"].groups, {}, None)
     assert [line.title for line in lines if line.is_mean] == [
-        "Natural, mean of 7 (0 run)",
-        "Specialized, mean of 4 (0 run)",
-        "Structured, mean of 8 (0 run)",
-        "mean of the 19 (0 run)",
+        "Natural, mean of 7 (0 measured)",
+        "Specialized, mean of 4 (0 measured)",
+        "Structured, mean of 8 (0 measured)",
+        "mean of the 19 (0 measured)",
         "mean of the 3 groups",
     ]
 

@@ -154,7 +154,7 @@ def test_what_is_no_file_of_tensors_is_refused(files, official_backbones, tmp_pa
 def test_a_missing_file_and_wrong_classes_are_refused(files, official_backbones, tmp_path):
     with pytest.raises(RLRRError, match="There is no file"):
         import_official(tmp_path / "none.pth", tmp_path / "run", model=official_backbones["vit"])
-    with pytest.raises(RLRRError, match="has 5 classes, and there are 2 names"):
+    with pytest.raises(RLRRError, match="has 5 classes, and the names given are 2"):
         import_official(files["vit"], tmp_path / "run", model=official_backbones["vit"], classes=["a", "b"])
 
 

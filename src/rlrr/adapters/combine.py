@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from rlrr.errors import RLRRError, UsageError
 from rlrr.files import expect_new_folder
 from rlrr.methods.capabilities import can_combine
 from rlrr.methods.trainable import parameter_counts
+from rlrr.words import counted
 
 
 def combine(
@@ -48,7 +50,11 @@ def combine(
         raise UsageError(f"There is {len(names)} run to combine: give two or more.")
     shares = [1 / len(names)] * len(names) if weights is None else [float(weight) for weight in weights]
     if len(shares) != len(names):
-        raise UsageError(f"There are {len(names)} runs and {len(shares)} weights: give one for each.")
+        raise UsageError(
+            f"There are {counted(len(names), 'run')} and {counted(len(shares), 'weight')}: give one for each."
+        )
+    if not all(map(math.isfinite, shares)):
+        raise UsageError(f"`weights` must be finite numbers, not {', '.join(map(str, shares))}.")
     records = [read_record(Path(run)) for run in runs]
     for name, record in zip(names, records, strict=True):
         if problem := _difference(records[0], record):

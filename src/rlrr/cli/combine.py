@@ -25,7 +25,7 @@ def add_arguments(parser: Parser) -> None:
         help="Weights of the runs, one for each; by default equal weights that add up to 1.",
     )
     parser.add_argument(
-        "--type",
+        "--combination",
         type=Literal["exact", "average"],
         default="exact",
         help="Way to combine: exact sums the changes of the weights, so that ranks add up; average sums the vectors, "
@@ -38,21 +38,27 @@ def add_arguments(parser: Parser) -> None:
         default=None,
         help="File or folder with the backbone's weights, if they have moved since training.",
     )
+    parser.add_json()
 
 
 def run(options: Any) -> None:
     """Combine the runs, and print a summary of the result."""
     from rlrr.adapters.combine import combine
+    from rlrr.cli.show import print_json
+    from rlrr.words import counted
 
     record = combine(
         options.runs,
         options.output,
         weights=options.weights or None,
-        combination=options.type,
+        combination=options.combination,
         backbone_weights=options.backbone_weights,
     )
+    if options.json:
+        print_json(record.__dict__)
+        return
     count = record.parameters
     print(f"{record.backbone['name']}, {record.method}: {record.protocol}")
-    print(f"holds      {count['adapter']:,} parameters and {count['head']:,} of the classifier")
+    print(f"holds      {counted(count['adapter'], 'parameter')} and {count['head']:,} of the classifier")
     print("accuracy   not measured: use rlrr evaluate")
     print(f"saved in   {options.output}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rlrr.cli.parser import Parser
 from rlrr.errors import RLRRError
+from rlrr.words import counted
 
 if TYPE_CHECKING:
     from rlrr.data.benchmarks.inventory import Inventory, TaskInventory
@@ -88,8 +89,10 @@ def _summary(inventory: Inventory) -> str:
     bad = [task for task in inventory.tasks if task.problems]
     parts = []
     if inventory.missing:
-        parts.append(f"{len(inventory.missing)} tasks are missing")
+        count = len(inventory.missing)
+        parts.append(f"{counted(count, 'task')} {'is' if count == 1 else 'are'} missing")
     if bad:
         count = sum(len(task.problems) for task in bad)
-        parts.append(f"{len(bad)} of {len(inventory.tasks)} tasks have problems, {count} in all")
+        verb = "has" if len(bad) == 1 else "have"
+        parts.append(f"{len(bad)} of {counted(len(inventory.tasks), 'task')} {verb} problems, {count} in all")
     return f"{inventory.root}: {' and '.join(parts)}."

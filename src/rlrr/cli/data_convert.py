@@ -38,14 +38,22 @@ def add_arguments(parser: Parser) -> None:
         default=None,
         help="Convert this task alone. Where SOURCE has one task, whose name is not known: its name.",
     )
+    parser.add_json()
     parser.description = (parser.description or "") + _NOTE
 
 
 def run(options: Any) -> None:
     """Convert the tasks, and print a line for each."""
+    from dataclasses import asdict
+
+    from rlrr.cli.show import print_json
     from rlrr.data.benchmarks.convert import convert
 
-    for converted in convert(options.source, options.output, task=options.task):
+    written = convert(options.source, options.output, task=options.task)
+    if options.json:
+        print_json([asdict(converted) | {"folder": str(converted.folder)} for converted in written])
+        return
+    for converted in written:
         train, val, test = (f"{converted.images[key]:,}" for key in ("train800", "val200", "test"))
         print(f"{converted.task}: {train} train, {val} val and {test} test images in {converted.folder}")
     print(f"next: rlrr data check {shlex.quote(options.output)}")

@@ -41,6 +41,7 @@ def add_arguments(parser: Parser) -> None:
         default=None,
         help="Threads for computing on the CPU; by default all that this process may use.",
     )
+    parser.add_json()
 
 
 def run(options: Any) -> None:
@@ -48,8 +49,8 @@ def run(options: Any) -> None:
     from dataclasses import replace
 
     require("demo")
-    from rlrr.cli.show import print_table
-    from rlrr.compare.demo import COLUMNS, demo_recipe, run_demo
+    from rlrr.cli.show import print_json, print_table
+    from rlrr.compare.demo import COLUMNS, demo_recipe, results, run_demo
 
     recipe = replace(demo_recipe(), seed=options.seed, threads=options.threads)
     if options.epochs is not None:
@@ -62,5 +63,8 @@ def run(options: Any) -> None:
         resume=options.resume,
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
+    if options.json:
+        print_json(results(outcomes))
+        return
     print_table(COLUMNS, [outcome.row for outcome in outcomes.values()])
     print(f"\nreport: {folder / 'report.html'}")

@@ -41,11 +41,14 @@ def add_arguments(parser: Parser) -> None:
         default=None,
         help="Text file with the names of the classes in order, one on each line; by default 0, 1, ….",
     )
+    parser.add_json()
 
 
 def run(options: Any) -> None:
     """Import the checkpoint, and say what is not known of the run."""
+    from rlrr.cli.show import print_json
     from rlrr.interop.paper_file import import_official
+    from rlrr.words import counted
 
     record = import_official(
         options.file,
@@ -55,8 +58,11 @@ def run(options: Any) -> None:
         image_size=options.image_size,
         classes=_read_classes(Path(options.classes)) if options.classes else None,
     )
+    if options.json:
+        print_json(record.__dict__)
+        return
     count = record.parameters
-    print(f"{record.backbone['name']}, rlrr: {len(record.classes)} classes")
+    print(f"{record.backbone['name']}, rlrr: {counted(len(record.classes), 'class', 'classes')}")
     print(f"imported   {count['adapter']:,} parameters and {count['head']:,} of the classifier")
     print("images     squashed and normalised as the paper's code does with VTAB-1k")
     print("not known  the data, its accuracy, and how the epoch was chosen")

@@ -33,6 +33,7 @@ COMMANDS = {
     "backbones": "List backbones and what weights their names mean.",
     "methods": "List the ways to fine-tune, or explain one with its settings.",
 }
+_HELP_FLAGS = ("-h", "--help", "help")
 _MODULES = {"import": "import_checkpoint"}  # a command whose name no module can have
 _HELP = """usage: rlrr COMMAND ...
 
@@ -42,6 +43,7 @@ commands:
 {commands}
 
 `rlrr COMMAND --help` explains each; options may be written with - or _. `rlrr --version` prints the version.
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped by Ctrl-C, 143 by a scheduler (SIGTERM).
 
 example:
   rlrr train flowers/ --model vit_small_focus --output run
@@ -59,7 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     spin_briefly()
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if len(arguments) > 1 and arguments[0] in _HELP_FLAGS:  # `rlrr help train`
+        arguments = [*arguments[1:], "--help"]
+    if not arguments or arguments[0] in _HELP_FLAGS:
         commands = "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
         print(_HELP.format(commands=commands), end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
@@ -76,16 +80,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"It is {' or '.join(f'`rlrr {command}`' for command in longer)}. See `rlrr --help`.", 2)
     if name not in COMMANDS:
         return _fail(f"There is no command {name!r}.{did_you_mean(name, COMMANDS)} See `rlrr --help`.", 2)
-    command = command_module(name)
-    parser = Parser(
-        prog=f"rlrr {name}",
-        usage=f"rlrr {name} {command.USAGE}",
-        description=COMMANDS[name],
-        epilog=f"example:\n  {command.EXAMPLE}",
-    )
-    command.add_arguments(parser)
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is treated as Ctrl-C
+    parser = Parser(prog=f"rlrr {name}", description=COMMANDS[name])
     try:
+        command = command_module(name)
+        parser.usage, parser.epilog = f"rlrr {name} {command.USAGE}", f"example:\n  {command.EXAMPLE}"
+        command.add_arguments(parser)
         options = parser.parse(rest)
         _quieten()
         command.run(options)
@@ -97,6 +97,13 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(parser.in_options(error), 2 if isinstance(error, UsageError) else 1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # of a path that nothing can be done with, such as one that is too long
+        where = "" if error.filename is None else f"{str(error.filename)[:100]}: "
+        return _fail(f"{where}{error.strerror or error}.", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_want_of_memory(error):
+            raise
+        return _fail("There is too little memory for this: use smaller images, batches or models.", 1)
     return 0
 
 
@@ -110,8 +117,15 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"rlrr: {message}", file=sys.stderr)
+    text = message.encode("utf-8", "backslashreplace").decode()  # the name of a file may be no text
+    print(f"rlrr: {text}", file=sys.stderr)
     return code
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    """Tell an error for want of memory, for which torch has no class of its own on the CPU."""
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def _quieten() -> None:

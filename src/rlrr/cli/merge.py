@@ -17,20 +17,28 @@ def add_arguments(parser: Parser) -> None:
         "--output", metavar="FOLDER", type=str, required=True, help="Folder for the plain model; it must not exist."
     )
     parser.add_images_to_compare()
+    parser.add_json()
 
 
 def run(options: Any) -> None:
     """Merge the run, and print the difference between the merged and the unmerged model."""
+    from dataclasses import asdict
+
+    from rlrr.cli.show import print_json
     from rlrr.interop.merge import merge
+    from rlrr.words import counted
 
     merged = merge(options.run, options.output, images=options.images, weights=options.weights)
+    if options.json:
+        print_json(asdict(merged) | {"folder": str(merged.folder)})
+        return
     print(f"merged model in {merged.folder}")
     if merged.difference is None:
         print("not compared with the unmerged model: there are no images, give some with --images")
     else:
         print(
-            f"largest logit difference to the unmerged model on {merged.images} images: {merged.difference:.1e} "
-            f"(largest logit {merged.largest:.1f})"
+            f"largest logit difference to the unmerged model on {counted(merged.images, 'image')}: "
+            f"{merged.difference:.1e} (largest logit {merged.largest:.1f})"
         )
     folder = merged.folder.resolve()
     print(f'open it with timm.create_model("local-dir:{folder}", pretrained=True)')

@@ -17,12 +17,15 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import yaml
 
+from rlrr.cli.guesses import guess
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 from rlrr.hints import expected, members
 from rlrr.recipes.files import parse_yaml
 
 _METAVARS = {int: "N", float: "X"}
+_TRUTHS = ("true", "false", "yes", "no", "on", "off")  # words after a switch that are its value, though not all will do
 _PAIR = re.compile(r"[A-Za-z]\w*=")
+_NEGATIVE = re.compile(r"-(?:inf|nan|(?:\d+\.?\d*|\.\d+)e[+-]?\d+)", re.IGNORECASE)
 
 
 class Parser(ArgumentParser):
@@ -84,6 +87,10 @@ class Parser(ArgumentParser):
             "images.",
         )
 
+    def add_json(self) -> None:
+        """Add the switch for a result that machines read."""
+        self.add_argument("--json", type=bool, default=False, help="Print the result as JSON.")
+
     def parse(self, arguments: list[str]) -> Namespace:
         """Parse a command line.
 
@@ -95,7 +102,7 @@ class Parser(ArgumentParser):
         except ArgumentError as error:
             self.error(f"{error.argument_name} {error.message.rstrip('.')}")
         if unexpected:
-            self.error(f"Unexpected: {unexpected[0]}. A path with spaces needs quotes")
+            self._refuse_unexpected(unexpected[0], arguments)
         for name, hint in self.hints.items():
             if _is(dict, hint) and (pairs := getattr(options, _destination(name), None)) is not None:
                 setattr(options, _destination(name), dict(pairs))
@@ -108,21 +115,29 @@ class Parser(ArgumentParser):
         for position, argument in enumerate(arguments):
             if argument == "--":
                 return result + arguments[position:]
+            if _NEGATIVE.fullmatch(argument):
+                argument = f" {argument}"  # argparse takes it for an option otherwise
             name, equals, value = argument.partition("=")
             if not re.match(r"--[A-Za-z]", name):
                 pairs_of = pairs_of if _PAIR.match(argument) else ""
                 result.append(f"{pairs_of}={argument}" if pairs_of else argument)
                 continue
             if (name := name.replace("_", "-")) not in self.hints:
-                self.error(f"There is no option {argument}.{did_you_mean(name, self.hints)}".rstrip("."))
+                self.error(f"There is no option {argument}.{guess(name, self.hints)}".rstrip("."))
             following = arguments[position + 1] if position + 1 < len(arguments) else ""
             pairs_of = name if _is(dict, self.hints[name]) else ""
             if pairs_of and not equals and _PAIR.match(following):
                 continue
-            if self.hints[name] is bool and not equals and following.lower() not in ("true", "false"):
+            if self.hints[name] is bool and not equals and following.lower() not in _TRUTHS:
                 equals, value = "=", "true"
             result.append(name + equals + value)
         return result
+
+    def _refuse_unexpected(self, word: str, arguments: list[str]) -> NoReturn:
+        before = arguments[max(arguments.index(word) - 1, 0)].replace("_", "-") if word in arguments else ""
+        if self.hints.get(before) is bool:
+            self.error(f"{before} must be true or false, not {word!r}")
+        self.error(f"Unexpected: {word}. A path with spaces needs quotes")
 
     def in_options(self, error: RLRRError) -> str:
         """Return the sentence of an error with options in the place of Python arguments.
@@ -194,6 +209,8 @@ def _read(hint: Any, text: str) -> Any:
     """
     if text == "null" and members(hint) != (hint,):
         return None
+    if str in members(hint) and re.match(r"[A-Za-z][\w+.-]*://", text):
+        raise ArgumentTypeError(f"must be on this machine, not {text!r}: download it first")
     for kind in members(hint):
         try:
             if get_origin(kind) is list:
@@ -204,7 +221,7 @@ def _read(hint: Any, text: str) -> Any:
         except (ValueError, KeyError, ArgumentTypeError):
             continue
     words, choices = expected(hint)
-    raise ArgumentTypeError(f"must be {words}, not {text!r}.{did_you_mean(text, choices)}")
+    raise ArgumentTypeError(f"must be {words}, not {text.lstrip()!r}.{did_you_mean(text, choices)}")
 
 
 def _read_pair(hint: Any, text: str) -> tuple[str, Any]:

@@ -88,6 +88,20 @@ def run_demo(
     return outcomes
 
 
+def results(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, float]]:
+    """Give the numbers of each method, as they stand in `results.json`."""
+    return {
+        method: {
+            "test_accuracy": outcome.evaluation.accuracy,
+            "val_accuracy": outcome.record.metrics["val_accuracy"],
+            "trained_parameters": sum(outcome.record.parameters.values()),
+            "file_bytes": outcome.bytes,
+            "seconds": outcome.record.metrics["train_seconds"],
+        }
+        for method, outcome in outcomes.items()
+    }
+
+
 def _write_report(recipe: Recipe, folder: Path, outcomes: Mapping[str, Outcome], test: Split) -> None:
     titles = {method: METHODS[method].title for method in outcomes}
     histories = {titles[method]: read_metrics(folder / method / METRICS) for method in outcomes}
@@ -145,19 +159,7 @@ def _write_report(recipe: Recipe, folder: Path, outcomes: Mapping[str, Outcome],
             f"rlrr merge {run} --output merged",
         ],
     )
-    write_json(
-        folder / "results.json",
-        {
-            method: {
-                "test_accuracy": outcome.evaluation.accuracy,
-                "val_accuracy": outcome.record.metrics["val_accuracy"],
-                "trained_parameters": sum(outcome.record.parameters.values()),
-                "file_bytes": outcome.bytes,
-                "seconds": outcome.record.metrics["train_seconds"],
-            }
-            for method, outcome in outcomes.items()
-        },
-    )
+    write_json(folder / "results.json", results(outcomes))
 
 
 def _samples(folder: Path, method: str, evaluation: Evaluation, test: Split) -> Picture:

@@ -20,6 +20,7 @@ from rlrr.recipes.recipe import Recipe
 from rlrr.report.svg import save
 from rlrr.report.table import markdown_table
 from rlrr.training.images import preprocessing
+from rlrr.words import counted
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def ablation_document(
         "printed": "; ".join(map(_origin, papers)) or "nothing: the paper's numbers are in a plot only",
     }
     notes = [
-        f"± is the sample deviation over {len(plan.seeds)} seeds"
+        f"± is the sample deviation over {counted(len(plan.seeds), 'seed')}"
         + (
             ", of a difference that of the differences seed by seed."
             if len(plan.seeds) > 1

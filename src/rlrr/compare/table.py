@@ -177,7 +177,7 @@ def _less(ours: Sequence[float] | None, full: Sequence[float] | None) -> list[fl
 def _mean_title(group: str, rows: Sequence[Sequence[float] | None]) -> str:
     there = sum(row is not None for row in rows)
     what = f"mean of the {len(rows)}" if group == "all" else f"{group}, mean of {len(rows)}"
-    return what if there == len(rows) else f"{what} ({there} run)"
+    return what if there == len(rows) else f"{what} ({there} measured)"
 
 
 def _mean_of_groups(printed: Published | None) -> float | None:

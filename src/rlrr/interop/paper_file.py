@@ -16,6 +16,7 @@ from rlrr.files import expect_new_folder
 from rlrr.interop.paper_names import check_architecture, from_official, to_official
 from rlrr.methods.apply import apply_method
 from rlrr.methods.trainable import parameter_counts
+from rlrr.words import counted
 
 # Preprocessing of VTAB-1k in the paper's code.
 PREPROCESSING = {
@@ -61,7 +62,9 @@ def import_official(
     count = len(official["head.weight"])
     names = [str(i) for i in range(count)] if classes is None else list(classes)
     if len(names) != count:
-        raise UsageError(f"{path} has {count} classes, and there are {len(names)} names: give one for each.")
+        raise UsageError(
+            f"{path} has {counted(count, 'class', 'classes')}, and the names given are {len(names)}: give one for each."
+        )
     backbone = load_backbone(
         model, num_classes=count, image_size=image_size, weights=weights, preprocessing=PREPROCESSING
     )

@@ -22,6 +22,7 @@ from rlrr.spectral.export import write_csv, write_json
 from rlrr.spectral.features import feature_changes
 from rlrr.spectral.report.page import write_page
 from rlrr.spectral.tuned import Tuned, labels, open_tuned
+from rlrr.words import counted
 
 REPORT, DATA, TABLE = "report.html", "analysis.json", "analysis.csv"
 IMAGES = 64  # on which features are compared
@@ -93,7 +94,7 @@ def _some(data: str | Path) -> tuple[Split, str]:
     name, split = next((name, split) for name, split in splits.items() if split)
     split = split.subset(range(0, len(split), max(1, len(split) // IMAGES))[:IMAGES])
     split = prepare_split(split, None, bad_images="skip", what="images")[0]
-    return split, f"{len(split)} images of {loaded.name} ({name})"
+    return split, f"{counted(len(split), 'image')} of {loaded.name} ({name})"
 
 
 def _features(source: Tuned, split: tuple[Split, str] | None, directions: int) -> dict[str, Any]:
