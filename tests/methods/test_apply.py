@@ -55,6 +55,43 @@ def test_counts_are_of_the_adapter_and_of_the_classifier(backbone):
         assert parameter_counts(apply_method(model, method)) == expected[method], method
 
 
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("rlrr", {"target_modules": "("}),
+        ("rlrr", {"target_modules": []}),
+        ("rlrr", {"layers_to_transform": [99]}),
+        ("lora", {"target_modules": "("}),
+        ("lora", {"target_modules": "*"}),
+        ("lora", {"target_modules": ["nope"]}),
+        ("lora", {"r": 0}),
+        ("lora", {"r": -1}),
+        ("lora", {"lora_dropout": 2.0}),
+        ("lora", {"lora_dropout": float("nan")}),
+        ("lora", {"bias": "odd"}),
+        ("lora", {"init_lora_weights": "odd"}),
+        ("lora", {"layers_to_transform": [99], "layers_pattern": "blocks"}),
+        ("lora", {"layers_to_transform": 99}),
+        ("lora", {"rank_pattern": {"(": 3}}),
+        ("ssf", {"target_modules": "("}),
+        ("adaptformer", {"parts": ["nope"]}),
+    ],
+    ids=str,
+)
+def test_no_setting_ends_in_an_error_of_a_library(tiny_backbone, method, settings):
+    with pytest.raises(UsageError) as caught:
+        apply_method(load_backbone(tiny_backbone, num_classes=3).model, method, settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("layers", [1, [1]])
+@pytest.mark.parametrize("method", ["lora", "rlrr", "ssf", "adaptformer"])
+def test_the_blocks_to_adapt_can_be_chosen_with_every_method(backbone, method, layers):
+    names = trained(apply_method(backbone, method, {"layers_to_transform": layers}))
+    assert any(".blocks.1." in name for name in names)
+    assert not any(".blocks.0." in name for name in names)
+
+
 @pytest.mark.parametrize(("method", "rank"), [("rlrr", "rank"), ("lora", "r")])
 def test_a_rank_can_be_asked_for(tiny_backbone, method, rank):
     own = getattr(method_config(method), rank)

@@ -25,7 +25,14 @@ SHARE = "above 0 and at most 1"
         *(("learning_rate", value, "above 0") for value in (0.0, -1.0, math.inf, math.nan)),
         *(("val_fraction", value, "between 0 and 1") for value in (0.0, 1.0, math.nan)),
         ("ema", 1.0, "between 0 and 1"),
-        ("crop_pct", 1.1, SHARE),
+        *(("crop_pct", value, "from 0.05 to 1") for value in (0.0, 1e-9, 1.1, math.nan)),
+        *((name, 10**20, "at most 1,000,000") for name in ("epochs", "cooldown", "batch_size", "accumulate")),
+        *((name, math.inf, "at most 1,000,000") for name in ("weight_decay", "mixup", "cutmix")),
+        ("seed", 99999999999, "at most 4,294,967,295, not 99999999999"),
+        ("threads", 10**6, "at most 1,024"),
+        ("workers", 10**6, "at most 256"),
+        ("image_size", 10**6, "at most 10,000"),
+        ("model", "a\0b", "text without a null character"),
         *(("random_crop", value, SHARE) for value in ([0.0, 1.0], [0.5, 1.1], [0.8, 0.5], [0.5], [0.1, 0.2, 0.3])),
         ("random_crop", 0.5, "a list"),
         ("precision", "fp8", "one of auto, fp32, bf16, fp16"),
@@ -47,6 +54,26 @@ def test_a_value_that_cannot_be_trained_with_is_refused(option, value, expected)
     assert caught.value.option == option
     assert str(caught.value).startswith(f"{option} must be ")
     assert expected in str(caught.value)
+
+
+SILLY = (-1, 0, 10**400, -(10**400), math.nan, math.inf, -math.inf, 1e308, 5e-324, "", "x", "\0", "\udce9", "犬" * 999)
+SILLY += (True, None, [], {}, [math.nan, 1.0], {"rank": []}, [[]], b"x", object())
+
+
+def refusal(option, value) -> str:
+    """The sentence that refuses a value, or one of the option with the digest of the recipe that takes it."""
+    try:
+        return f"{option} gives {Recipe(**{'data': 'data'} | {option: value}).digest()}"
+    except UsageError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("value", SILLY, ids=repr)
+@pytest.mark.parametrize("option", [field.name for field in fields(Recipe)])
+def test_every_value_of_every_option_is_taken_or_refused_in_a_sentence(option, value):
+    said = refusal(option, value)
+    assert option in said
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
@@ -99,6 +126,16 @@ def test_differences_are_listed_by_option():
     assert differences(one, other) == ["method: rlrr -> full", "epochs: 30 -> 3"]
     assert differences(one, one) == []
     assert differences(Recipe("flowers"), Recipe("flowers/")) == []
+
+
+def test_paths_to_one_place_do_not_differ(tmp_path, monkeypatch):
+    (tmp_path / "flowers").mkdir()
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    one, other = Recipe("../flowers/"), Recipe(str(tmp_path / "flowers"))
+    assert differences(one, other) == []
+    assert differences(one, Recipe("../work")) == ["data: ../flowers/ -> ../work"]
+    assert differences(Recipe("hub:../flowers"), other) == [f"data: hub:../flowers -> {tmp_path / 'flowers'}"]
 
 
 def test_every_option_is_explained_and_the_groups_begin_with_options():

@@ -13,6 +13,7 @@ from peft.tuners.tuners_utils import NoMatchingPeftModuleError
 from torch import nn
 
 from rlrr.backbones.families import block_linears, call_fused_linears, classifier_names, module_names
+from rlrr.backbones.weights import brief
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 from rlrr.hints import expected, fits, is_plain
 from rlrr.methods.table import METHODS, Method
@@ -39,11 +40,11 @@ def apply_method(model: nn.Module, method: str, settings: Mapping[str, Any] | No
     if config is None:
         return _train_selection(model, METHODS[method])
     call_fused_linears(model)
-    if config.target_modules is None and type(config).__module__.startswith("peft."):  # ours know their own targets
-        config.target_modules = _linears(model, METHODS[method].parts)
     if config.modules_to_save is None:
         config.modules_to_save = classifier_names(model) or None
     try:
+        if config.target_modules is None and type(config).__module__.startswith("peft."):  # ours know their own targets
+            _choose_targets(config, model, METHODS[method].parts)
         return get_peft_model(model, config)
     except NoMatchingPeftModuleError as error:
         raise UsageError(
@@ -52,6 +53,11 @@ def apply_method(model: nn.Module, method: str, settings: Mapping[str, Any] | No
         ) from error
     except RLRRError as error:  # settings that do not go with this model
         raise UsageError(str(error)) from error
+    except Exception as error:  # PEFT refuses some settings only here, and each in its own way
+        if not settings:
+            raise
+        given = ", ".join(f"{name}={value}" for name, value in settings.items())
+        raise UsageError(f"{method} cannot be applied with the settings {given}: {brief(error)}.") from error
 
 
 def method_config(method: str, settings: Mapping[str, Any] | None = None) -> PeftConfig | None:
@@ -71,7 +77,7 @@ def method_config(method: str, settings: Mapping[str, Any] | None = None) -> Pef
     for name, value in given.items():
         if name not in known:
             raise UsageError(f"{method} has no setting {name}.{did_you_mean(name, known)}", option="settings")
-        if not fits(value, known[name]):
+        if not fits(value, known[name]) or value != value:  # NaN
             words, choices = expected(known[name])
             near = did_you_mean(str(value), choices)
             raise UsageError(f"{name} of {method} must be {words}, not {value!r}.{near}", option="settings")
@@ -92,7 +98,8 @@ def config_type(method: str) -> type[PeftConfig] | None:
 def setting_hints(kind: type[PeftConfig]) -> dict[str, Any]:
     """Give the type hints of a config's own settings that YAML can hold, without PEFT's fields of every config."""
     bookkeeping = {field.name for field in fields(PeftConfig)}
-    hints, names = get_type_hints(kind), [field.name for field in fields(kind) if field.init]
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind) if field.init and not field.metadata.get("recorded")]
     return {name: hints[name] for name in names if name not in bookkeeping and is_plain(hints[name])}
 
 
@@ -104,13 +111,20 @@ def _train_selection(model: nn.Module, method: Method) -> nn.Module:
     return model
 
 
-def _linears(model: nn.Module, parts: tuple[str, ...]) -> set[str] | str:
-    """Name the linears (in a ResNet: the convolutions) of these parts, of all parts if none is named.
+def _choose_targets(config: Any, model: nn.Module, parts: tuple[str, ...]) -> None:
+    """Let a config of PEFT adapt the linears (in a ResNet: the convolutions) of these parts, of all if none is named.
 
-    They are a set, as PEFT keeps a list of targets, or "all-linear" for a model of no known family.
+    They are a set, as PEFT keeps a list of targets, or "all-linear" for a model of no known family. PEFT does not look
+    at `layers_to_transform` where targets are full names, so that the blocks are chosen here.
     """
     names = block_linears(model)
     if isinstance(names, str):
-        return names
-    chosen = {name for part in parts for name in module_names(model, part)}
-    return chosen.intersection(names) if parts else set(names)
+        config.target_modules = names
+        return
+    if parts:
+        names = [name for part in parts for name in module_names(model, part) if name in names]
+    if (layers := getattr(config, "layers_to_transform", None)) is not None:
+        blocks = module_names(model, "block", [layers] if isinstance(layers, int) else layers)
+        names = [name for name in names if any(name.startswith(f"{block}.") for block in blocks)]
+        config.layers_to_transform = config.layers_pattern = None
+    config.target_modules = set(names)

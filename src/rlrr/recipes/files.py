@@ -7,6 +7,7 @@ method for those that differ.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from importlib.resources import files
@@ -18,6 +19,7 @@ import yaml
 from rlrr.errors import RLRRError, UsageError, did_you_mean
 from rlrr.files import at_line, atomic
 from rlrr.hints import members
+from rlrr.recipes.places import found, heading
 from rlrr.recipes.recipe import Recipe
 
 RECIPE = "recipe.yaml"
@@ -35,7 +37,12 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number; for YAML it is text, since it has no point."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML in which the text "1e-3" has quotes."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def parse_yaml(text: str) -> Any:
@@ -125,9 +132,9 @@ def overlay(options: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, 
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
-    """Write `recipe.yaml`, from which the same run can be started again."""
+    """Write `recipe.yaml`, from which the same run can be started again, also in another folder (see `places`)."""
     with atomic(folder / RECIPE) as temporary:
-        text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+        text = heading() + yaml.dump(recipe.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -141,7 +148,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """Read the options that a YAML file sets.
+    """Read the options that a YAML file sets. Paths in a run's recipe are found from another folder too.
 
     Raises:
         RLRRError: the file is missing, or has a key or value that no recipe has; the message names the line.
@@ -151,7 +158,7 @@ def read_options(path: Path) -> dict[str, Any]:
         content = parse_yaml(text)
     except FileNotFoundError:
         raise RLRRError(f"There is no recipe {path}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # an impossible date is a ValueError
         raise UsageError(f"{path} is not a recipe: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a recipe: each line is an option, such as `epochs: 20`.")
@@ -162,7 +169,7 @@ def read_options(path: Path) -> dict[str, Any]:
             "The options of a method stand under settings, as `settings: {rank: 2}`.",
             option=unknown[0],
         )
-    options = {key: _number(value, hints[key]) for key, value in content.items()}
+    options = found({key: _number(value, hints[key]) for key, value in content.items()}, text)
     try:
         Recipe(**{"data": ""} | options)
     except RLRRError as error:
@@ -175,7 +182,10 @@ def _number(value: Any, hint: Any) -> Any:
     """Convert a whole number to float where the option is a float, so that equal recipes have one digest."""
     if list[float] in members(hint) and isinstance(value, list):
         return [_number(member, float) for member in value]
-    return float(value) if type(value) is int and float in members(hint) else value
+    try:
+        return float(value) if type(value) is int and float in members(hint) else value
+    except OverflowError:
+        return math.inf
 
 
 def _benchmarks() -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_type_hints
 from rlrr.errors import UsageError, did_you_mean
 from rlrr.hints import expected, fits
 from rlrr.methods.table import METHODS
+from rlrr.recipes.places import PLACES, place
 
 GROUPS = {  # the title of each group of options, by the first of its options
     "data": "data",
@@ -23,6 +24,12 @@ GROUPS = {  # the title of each group of options, by the first of its options
     "precision": "machine",
 }
 ELSEWHERE = ("data", "weights", "workers", "threads", "compile")  # options that differ from machine to machine
+_MOST = {  # beyond which a number is a slip, and would take a machine's memory or be refused by a library
+    **dict.fromkeys(("epochs", "cooldown"), 1_000_000),
+    **dict.fromkeys(("batch_size", "accumulate", "early_stop", "restart_epochs", "restart_factor"), 1_000_000_000),
+    **dict.fromkeys(("weight_decay", "mixup", "cutmix"), 1_000_000),
+    **{"image_size": 10_000, "threads": 1024, "workers": 256, "seed": 2**32 - 1},
+}
 REPORTED = ("log_deviation",)  # options that log more and change no weight
 
 
@@ -143,26 +150,34 @@ class Recipe:
             if not fits(value := getattr(self, name), hint):
                 words, choices = expected(hint)
                 _refuse(name, value, words, did_you_mean(str(value), choices))
+            if isinstance(value, str) and "\0" in value:  # which no path and no name has
+                _refuse(name, value, "text without a null character")
         if self.method not in METHODS:
             _refuse("method", self.method, f"one of {', '.join(METHODS)}", did_you_mean(self.method, METHODS))
 
     def _check_ranges(self) -> None:
         counts = ("epochs", "batch_size", "accumulate", "image_size", "early_stop", "threads")
         for name in (*counts, "restart_epochs", "restart_factor"):
-            self._check(name, "1 or more", lambda value: value >= 1)
+            self._check_from(1, name)
         for name in ("weight_decay", "mixup", "cutmix", "workers", "seed", "cooldown"):
-            self._check(name, "0 or more", lambda value: value >= 0)
+            self._check_from(0, name)
         for name in ("warmup", "drop_path", "label_smoothing"):
             self._check(name, "from 0 to below 1", lambda value: 0 <= value < 1)
         self._check("learning_rate", "above 0", lambda value: 0 < value < math.inf)
         for name in ("val_fraction", "ema"):
             self._check(name, "between 0 and 1", lambda value: 0 < value < 1)
-        self._check("crop_pct", "above 0 and at most 1", lambda value: 0 < value <= 1)
+        self._check("crop_pct", "from 0.05 to 1", lambda value: 0.05 <= value <= 1)
         self._check(
             "random_crop",
             "two shares of the area, the lower one first, above 0 and at most 1",
             lambda value: len(value) == 2 and 0 < value[0] <= value[1] <= 1,
         )
+
+    def _check_from(self, least: int, name: str) -> None:
+        """Refuse a number below `least`, or one that is far beyond all use."""
+        most = _MOST[name]
+        self._check(name, f"{least} or more", lambda value: value >= least)
+        self._check(name, f"at most {most:,}", lambda value: value <= most)
 
     def _check(self, name: str, expected: str, holds: Callable[[Any], bool]) -> None:
         value = getattr(self, name)
@@ -208,13 +223,9 @@ class Recipe:
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
-    """List the options in which two recipes differ, each as "name: one -> other", without regard to a last slash."""
+    """List the options in which two recipes differ, each as "name: one -> other". Two paths may be one place."""
     pairs = ((option.name, getattr(one, option.name), getattr(other, option.name)) for option in fields(Recipe))
-    return [f"{name}: {a} -> {b}" for name, a, b in pairs if _without_slash(a) != _without_slash(b)]
-
-
-def _without_slash(value: Any) -> Any:
-    return value.rstrip("/") if isinstance(value, str) else value
+    return [f"{name}: {a} -> {b}" for name, a, b in pairs if a != b and not (name in PLACES and place(a) == place(b))]
 
 
 def _exclude(name: str, other: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 from peft import PeftConfig
 
 from rlrr.errors import RLRRError, did_you_mean
+from rlrr.hints import expected, fits
 from rlrr.tuners.registration import TunerType
 
 
@@ -26,6 +28,8 @@ class TunerConfig(PeftConfig):
         layers_to_transform: Indices of the blocks to adapt. With default targets, modules outside the blocks are
             adapted all the same, unless `parts` leaves them out.
         layers_pattern: Name of the list of blocks, for `layers_to_transform` with a list of `target_modules`.
+        backbone_sha256: Fingerprint of the backbone that the adapter was trained on, written by `rlrr train`. Loading
+            the adapter on other weights warns.
 
     Raises:
         RLRRError: the settings do not go together.
@@ -40,15 +44,18 @@ class TunerConfig(PeftConfig):
     parts: list[str] | None = None
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
+    backbone_sha256: str | None = field(default=None, metadata={"recorded": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = self.tuner_type()
-        for name in ("target_modules", "exclude_modules"):
-            value = getattr(self, name)
-            setattr(self, name, set(value) if isinstance(value, list) else value)
         if isinstance(self.parts, str):
             self.parts = [self.parts]
+        self._check_types()
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            check_regex(name, value)
+            setattr(self, name, set(value) if isinstance(value, list) else value)
         if self.parts is not None and self.target_modules is not None:
             raise RLRRError("parts chooses among the default targets: leave out target_modules, or parts.")
         if self.parts == []:
@@ -62,6 +69,13 @@ class TunerConfig(PeftConfig):
         if self.layers_pattern and self.layers_to_transform is None:
             raise RLRRError("layers_pattern needs layers_to_transform: give the indices of the blocks too.")
 
+    def _check_types(self) -> None:
+        """Refuse values of another type; a choice of words is checked by the method, which names the nearest."""
+        hints = get_type_hints(type(self))
+        for name in {one.name for one in fields(self)} - {one.name for one in fields(PeftConfig)}:
+            if not (expected(hints[name])[1] or fits(getattr(self, name), hints[name])):
+                raise RLRRError(f"{name} must be {expected(hints[name])[0]}, not {getattr(self, name)!r}.")
+
     @classmethod
     def tuner_type(cls) -> StrEnum:
         """Give PEFT's name of the method; a method outside this package has a string enum of its own."""
@@ -73,7 +87,7 @@ class TunerConfig(PeftConfig):
 
         By default all that the method adds to the settings of every tuner, but for the start. A method may give fewer.
         """
-        names = {field.name for field in fields(self)} - {field.name for field in fields(TunerConfig)}
+        names = {one.name for one in fields(self)} - {one.name for one in fields(TunerConfig)}
         return tuple((name, repr(getattr(self, name))) for name in sorted(names - {"init_weights"}))
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,6 +104,18 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     if value not in (choices := tuple(choices)):
         words = [str(choice) for choice in choices]
         raise RLRRError(f"{name} must be one of {', '.join(words)}, not {value!r}.{did_you_mean(str(value), words)}")
+
+
+def check_regex(name: str, value: Any) -> None:
+    """Refuse text that is not a regex.
+
+    Raises:
+        RLRRError: naming the setting and the reason.
+    """
+    try:
+        re.compile(value if isinstance(value, str) else "")
+    except re.error as error:
+        raise RLRRError(f"{name} must be a regex of module names, and {value!r} is none: {error}.") from error
 
 
 def check_number(name: str, value: float, least: float, most: float | None = None) -> None:

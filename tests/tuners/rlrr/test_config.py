@@ -15,6 +15,18 @@ from rlrr.errors import RLRRError
 
 REFUSED = {
     "rank must be 1 or more, not 0": {"rank": 0},
+    "rank must be a whole number, not 'a'": {"rank": "a"},
+    "rank must be a whole number, not 1.5": {"rank": 1.5},
+    "rank must be a whole number, not nan": {"rank": float("nan")},
+    "rank must be a whole number, not None": {"rank": None},
+    "gradient_tokens must be a number, not 'all'": {"gradient_tokens": "all"},
+    "shift must be true or false, not 'yes'": {"shift": "yes"},
+    "fused_blocks must be ": {"fused_blocks": {"qkv": "three"}},
+    "target_modules must be ": {"target_modules": 3},
+    "parts must be a list, not 3": {"parts": 3},
+    "layers_to_transform must be ": {"layers_to_transform": ["first"]},
+    "target_modules must be a regex of module names, and '(' is none": {"target_modules": "("},
+    "exclude_modules must be a regex of module names, and '*' is none": {"exclude_modules": "*"},
     "gradient_tokens must be above 0 and at most 1, not 0": {"gradient_tokens": 0},
     "sides must be one of both, in, out, not 'bth'. Did you mean both?": {"sides": "bth"},
     "constant, True, False, not 'papr'. Did you mean paper?": {"init_weights": "papr"},
