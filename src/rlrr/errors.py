@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from signal import SIGINT
+from typing import Any
 
 _EXTRAS = {  # modules by which it is known whether an extra of pyproject.toml is installed
     "report": ("matplotlib", "jinja2", "joblib"),
@@ -49,6 +50,25 @@ class Stopped(RLRRError):
         """Turn an interrupt into this error, with the number of the signal if the handler named one."""
         number = interrupt.args[0] if interrupt.args else SIGINT
         return cls(message, number)
+
+
+def together(*checks: Callable[[], Any]) -> list[Any]:
+    """Call functions that do not depend on each other, and return their results.
+
+    Raises:
+        RLRRError: the error of a function; of several functions one error, with a line for each.
+    """
+    results, errors = [], []
+    for check in checks:
+        try:
+            results.append(check())
+        except RLRRError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        raise UsageError("\n".join(map(str, errors)))
+    if errors:
+        raise errors[0]
+    return results
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

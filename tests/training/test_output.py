@@ -54,6 +54,11 @@ def test_a_new_or_empty_folder_will_do(tmp_path, recipe):
     check_output(tmp_path, recipe, resume=False, overwrite=True)
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path, recipe):
+    with pytest.raises(UsageError, match="is no text in UTF-8"):
+        check_output(tmp_path / "caf\udce9", recipe, resume=False, overwrite=False)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_with_something_else_is_refused(tmp_path, recipe, overwrite):
     (tmp_path / "photo.jpg").write_text("")
@@ -94,8 +99,9 @@ def test_a_run_is_refused_unless_it_is_resumed_or_overwritten(a_run, recipe):
 def test_resuming_needs_a_run_with_the_same_options(tmp_path, a_run):
     with pytest.raises(RLRRError, match=r"no run in .* to resume"):
         check_output(tmp_path / "new", Recipe("my data"), resume=True, overwrite=False)
-    with pytest.raises(RLRRError, match="method: linear -> rlrr; epochs: 3 -> 30"):
+    with pytest.raises(RLRRError, match=r"method: linear -> rlrr; epochs: 3 -> 30.*to train on, merge it") as caught:
         check_output(a_run, Recipe("my data"), resume=True, overwrite=False)
+    assert "\n" not in str(caught.value)
 
 
 def test_only_a_run_is_deleted_with_its_recipe_last(a_run, monkeypatch):
@@ -148,6 +154,14 @@ def test_a_checkpoint_with_a_file_missing_or_cut_short_is_passed_over(tmp_path, 
         assert last_checkpoint(tmp_path).name == "checkpoint-1"
         remove_incomplete(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "3", '{"epoch": 1}\n{"epo', "\x00"])
+def test_metrics_that_are_missing_or_damaged_are_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / METRICS).write_text(content)
+    with pytest.raises(RLRRError, match=METRICS):
+        read_metrics(tmp_path / METRICS)
 
 
 def test_metrics_come_back_in_order(tmp_path):

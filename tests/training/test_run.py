@@ -23,7 +23,7 @@ from rlrr.inference.predict import load
 from rlrr.recipes.files import RECIPE
 from rlrr.recipes.recipe import Recipe
 from rlrr.training import run, trainer
-from rlrr.training.output import CHECKPOINTS, METRICS, last_checkpoint, read_metrics
+from rlrr.training.output import CHECKPOINTS, IMAGES, METRICS, last_checkpoint, read_metrics
 from rlrr.training.run import build, train
 from rlrr.training.trainer import ClassificationTrainer
 
@@ -163,6 +163,92 @@ def test_a_run_killed_between_training_and_its_adapter_takes_no_step_more(recipe
         patch.setattr(ClassificationTrainer, "training_step", lambda *args: pytest.fail("it trained on"))
         train(options, tmp_path / "killed", resume=True)
     assert_same_run(whole(options), tmp_path / "killed")
+
+
+def _without(folder: Path) -> str:
+    (folder / "train" / "red" / "0.png").unlink()
+    return "1 gone: train/red/0.png"
+
+
+def _with_another(folder: Path) -> str:
+    shutil.copy(folder / "test" / "red" / "0.png", folder / "val" / "red" / "new.png")
+    return "1 new: val/red/new.png"
+
+
+def _edited(folder: Path) -> str:
+    shutil.copy(folder / "test" / "red" / "0.png", folder / "train" / "red" / "3.png")
+    return "1 edited: train/red/3.png"
+
+
+def _of_another_class(folder: Path) -> str:
+    (folder / "train" / "red" / "0.png").rename(folder / "train" / "blue" / "red.png")
+    return "1 moved or renamed: train/red/0.png is now train/blue/red.png"
+
+
+@pytest.mark.parametrize("change", [_without, _with_another, _edited, _of_another_class])
+def test_a_run_is_not_resumed_on_other_images(recipe, images, tmp_path, change):
+    folder, options = tmp_path / "killed", recipe(data=str(shutil.copytree(images, tmp_path / "data")))
+    killed_at(STEPS + 3, options, folder)
+    said = change(tmp_path / "data")
+    with pytest.raises(RLRRError, match="have changed since it was started") as caught:
+        train(options, folder, resume=True)
+    assert f"({said})" in str(caught.value)
+    shutil.rmtree(tmp_path / "data")
+    shutil.copytree(images, tmp_path / "data")
+    assert train(options, folder, resume=True)
+    assert not (folder / IMAGES).exists()
+
+
+def test_test_images_may_change_before_they_are_read(recipe, images, tmp_path):
+    folder, options = tmp_path / "killed", recipe(data=str(shutil.copytree(images, tmp_path / "data")))
+    killed_at(STEPS + 3, options, folder)
+    (tmp_path / "data" / "test" / "red" / "0.png").unlink()
+    assert train(options, folder, resume=True).data["test"] == 8
+
+
+def test_a_run_of_an_older_version_resumes_with_a_warning(recipe, tmp_path, caplog):
+    folder, options = tmp_path / "killed", recipe()
+    killed_at(STEPS + 3, options, folder)
+    (folder / IMAGES).unlink()
+    train(options, folder, resume=True)
+    assert "nothing tells whether the images are still the same" in caplog.text
+
+
+def test_files_that_cannot_be_opened_are_skipped_too(recipe, images, tmp_path):
+    data = Path(shutil.copytree(images, tmp_path / "data"))
+    for split in ("train", "test"):
+        (data / split / "red" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    record = train(recipe(data=str(data), bad_images="skip", epochs=1), tmp_path / "run")
+    assert len(record.data["skipped"]) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_data_whose_name_is_no_text_are_trained_on_resumed_and_recorded(recipe, images, tmp_path):
+    data = str(shutil.copytree(images, tmp_path / os.fsdecode(b"caf\xe9")))
+    options = recipe(data=data, epochs=2)
+    killed_at(STEPS + 3, options, tmp_path / "run")
+    assert train(options, tmp_path / "run", resume=True).recipe["data"] == data
+
+
+def test_the_test_stands_in_the_metrics_too(recipe, tmp_path):
+    record = train(recipe(epochs=1), tmp_path / "run")
+    assert read_metrics(tmp_path / "run" / METRICS)[-1] == {
+        "epoch": 1,
+        "test_accuracy": record.metrics["test_accuracy"],
+    }
+
+
+def test_all_mistakes_are_named_at_once_data_first(recipe, tmp_path):
+    folder = tmp_path / "run"
+    train(recipe(epochs=1), folder)
+    with pytest.raises(RLRRError) as caught:
+        train(recipe(data="nope/", model="vit_of_nobody"), folder)
+    assert [line.split(".")[0] for line in str(caught.value).splitlines()] == [
+        "There is no folder nope",
+        "There is no backbone 'vit_of_nobody', neither in timm nor as a folder",
+        str(caught.value).splitlines()[2].split(".")[0],
+    ]
+    assert "already holds a run" in str(caught.value)
 
 
 def test_early_stop_stops(recipe, tmp_path):

@@ -57,6 +57,13 @@ def test_two_half_batches_make_the_step_of_a_whole_one(trainer, method):
     torch.testing.assert_close(halves, whole, rtol=1e-4, atol=1e-6)
 
 
+def test_more_steps_to_add_up_than_an_epoch_has_are_remarked_on(trainer, caplog):
+    assert trainer(batch_size=8, accumulate=3).args.gradient_accumulation_steps == 3
+    assert "accumulate" not in caplog.text
+    assert trainer(batch_size=24, accumulate=100).args.gradient_accumulation_steps == 1
+    assert "`accumulate` is 100, and an epoch has 1 batch:" in caplog.text
+
+
 def test_the_logged_loss_of_accumulated_steps_is_a_mean_too(trainer):
     losses = []
     for options in ({"batch_size": 24}, {"batch_size": 12, "accumulate": 2}):

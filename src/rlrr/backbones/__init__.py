@@ -4,6 +4,7 @@ The anatomy of a model is in `rlrr.backbones.families`. Models are adapted in `r
 """
 
 from rlrr.backbones.catalogue import BackboneInfo, backbones
-from rlrr.backbones.load import Backbone, fingerprint, load_backbone
+from rlrr.backbones.fingerprint import fingerprint
+from rlrr.backbones.load import Backbone, load_backbone
 
 __all__ = ["Backbone", "BackboneInfo", "backbones", "fingerprint", "load_backbone"]

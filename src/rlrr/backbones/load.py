@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from torch import nn
 from rlrr.backbones import packaged
 from rlrr.backbones import weights as weights_files
 from rlrr.backbones.drop_path import DropPathKind, check_kind, drop_elements
-from rlrr.backbones.families import classifier_names, is_resized
+from rlrr.backbones.fingerprint import fingerprint
 from rlrr.backbones.preprocessing import override
 from rlrr.backbones.releases import RELEASES, pretrained_config
 from rlrr.errors import UsageError, did_you_mean
@@ -128,21 +127,15 @@ def load_backbone(
     )
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Return the SHA-256, in hexadecimal, of the weights of a backbone.
+def expect_backbone(name: str, weights: str | None = None) -> None:
+    """Refuse a name of no backbone, or a path of no weights, without loading anything.
 
-    The hash runs over name, dtype, shape and bytes of the floating-point parameters and persistent buffers, in the
-    order of their names. The classifier is left out, as it is new in each model, and so are the tables of positions,
-    which are resized to the image size: one file of weights has one fingerprint, at every image size and for every
-    number of classes.
+    Raises:
+        RLRRError: see `load_backbone`.
     """
-    heads = tuple(f"{name}." for name in classifier_names(model))
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if tensor.is_floating_point() and not name.startswith(heads) and not is_resized(name):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    _identify(name, weights)
+    if weights and not Path(weights).expanduser().exists():
+        raise weights_files.no_weights(Path(weights))
 
 
 def _identify(name: str, weights: str | None) -> tuple[str, str]:

@@ -53,7 +53,7 @@ def from_file(path: Path, name: str, skeleton: Any, classifier: str | tuple[str,
     if path.is_dir():
         path = next((path / file for file in FILES if (path / file).is_file()), path / FILES[0])
     if not path.is_file():
-        raise UsageError(f"There are no weights at {path}: give a .safetensors, .pth or .npz.")
+        raise no_weights(path)
     if path.suffix not in ENDINGS:
         raise UsageError(f"{path} has no ending of a file of weights: give a .safetensors, .pth or .npz.")
     try:
@@ -85,6 +85,11 @@ def from_file(path: Path, name: str, skeleton: Any, classifier: str | tuple[str,
         if value and size in sizes and sizes[size] != value:
             raise does_not_fit(path, name, f"their {size} is {value}, not {sizes[size]}")
     return overlay
+
+
+def no_weights(path: Path) -> UsageError:
+    """Build the error that there is no file of weights."""
+    return UsageError(f"There are no weights at {path}: give a .safetensors, .pth or .npz.")
 
 
 def does_not_fit(path: Path | None, name: str, reason: str) -> RLRRError:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from rlrr.recipes.recipe import Recipe, differences
 from rlrr.training.objective import STATE
 
 METRICS, CHECKPOINTS, TENSORBOARD = "metrics.jsonl", "checkpoints", "tensorboard"
+IMAGES = "images.json"  # the images of a run that is not finished; see `same_images`
 # the files of a run and its evaluations; the record is deleted first, so that a half deleted run does not pass for a
 # finished one, and the recipe last, so that the folder still counts as a run
 _EVALUATIONS = ("evaluation", "evaluation-test", "evaluation-val", "evaluation-train")
 _TORCH_FILES = ("optimizer.pt", "scheduler.pt", STATE)  # in a checkpoint
-_RUN_FILES = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, TENSORBOARD, *_EVALUATIONS, RECIPE)
+_RUN_FILES = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, IMAGES, TENSORBOARD, *_EVALUATIONS, RECIPE)
 
 
 def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
@@ -35,6 +37,10 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
     """
     if resume and overwrite:
         raise UsageError("`resume` goes on with a run and `overwrite` deletes it: give one of them.")
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:  # bytes that libraries in other languages cannot take for the name of a file
+        raise UsageError(f"{str(folder)!r} is no text in UTF-8: give another `output`.") from None
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     if not existing.is_dir():
         raise UsageError(f"{existing} is a file: give another `output`.")
@@ -47,7 +53,8 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
         if changed := differences(read_recipe(folder / RECIPE), recipe):
             raise UsageError(
                 f"The run in {folder} was started with other options ({'; '.join(changed)}): give the same ones, "
-                "or another `output`."
+                "or another `output`. A run is not trained beyond its own epochs, where its schedule ends; to train "
+                "on, merge it with `rlrr merge` and train the merged folder as `model`."
             )
     elif folder.exists() and any(folder.iterdir()):
         if not is_run:
@@ -92,9 +99,28 @@ def check_space(folder: Path, model: nn.Module) -> None:
         )
 
 
+def log_test(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Append the accuracy on the test images to `metrics.jsonl`, where a result is compared with it."""
+    line = {"epoch": metrics["epoch"], "test_accuracy": metrics["test_accuracy"]}
+    with (folder / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Read the records of a `metrics.jsonl`, in order."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Read the records of a `metrics.jsonl`, in order.
+
+    Raises:
+        RLRRError: the file is missing or damaged.
+    """
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        raise RLRRError(f"{path} is missing: copy the whole folder, or train again.") from None
+    except ValueError as error:
+        raise RLRRError(f"{path} is damaged ({error}): copy it again, or train again.") from None
+    if not all(isinstance(record, dict) for record in records):
+        raise RLRRError(f"{path} is damaged: each line has to hold names and numbers. Copy it again, or train again.")
+    return records
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -20,9 +20,10 @@ from rlrr.adapters.folder import save_adapter
 from rlrr.adapters.record import RECORD, Record, backbone_record, library_versions, read_record
 from rlrr.backbones import Backbone, load_backbone
 from rlrr.backbones.families import classifier_names
+from rlrr.backbones.load import expect_backbone
 from rlrr.data import ImageData, Split, data_source, load_data
 from rlrr.data.digest import data_digest
-from rlrr.errors import RLRRError, Stopped, UsageError
+from rlrr.errors import RLRRError, Stopped, UsageError, together
 from rlrr.files import cannot_write, is_full, no_space
 from rlrr.inference.evaluate import evaluate_split
 from rlrr.inference.predict import Classifier
@@ -37,15 +38,18 @@ from rlrr.training.images import TrainingImages, preprocessing, training_images
 from rlrr.training.memory import forget_peak, peak_memory
 from rlrr.training.output import (
     CHECKPOINTS,
+    IMAGES,
     check_output,
     check_space,
     checkpoint_epoch,
     ended_early,
     last_checkpoint,
+    log_test,
     remove_incomplete,
     remove_run,
 )
 from rlrr.training.precision import fastest_attention, resolve_precision
+from rlrr.training.same_images import Listing, expect_same_images, list_images, listing_digest, write_images
 from rlrr.training.trainer import keeps_best, make_trainer
 
 BEST_TEST_EPOCH = "best test epoch: the test images chose it, as in published practice; not comparable with others"
@@ -83,19 +87,26 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         raise UsageError("Training runs in one process and on one GPU: start it without torchrun.")
     method_config(recipe.method, recipe.settings)  # refuses bad settings before any image is read
     folder = Path(output)
-    check_output(folder, recipe, resume, overwrite)
     if resume and (folder / RECORD).exists():
+        check_output(folder, recipe, resume, overwrite)
         logger.warning("The run in %s is finished: nothing to resume.", folder)
         return read_record(folder)
+    data, *_ = together(
+        lambda: load_data(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed),
+        lambda: expect_backbone(recipe.model, recipe.weights),
+        lambda: check_output(folder, recipe, resume, overwrite),
+    )
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    data = load_data(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed)
     set_seed(recipe.seed)
     forget_peak()
     backbone, model = build(recipe, len(data.classes))
     images = training_images(recipe, data, backbone.data_config)
     if recipe.log_deviation:
         check_measurable(model)
+    listing = list_images(data, recipe)
+    if resume:
+        expect_same_images(folder, listing)
     check_space(folder, model)
     if recipe.compile:
         compile_model(model)
@@ -104,6 +115,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         remove_run(folder)
     with _stops_explained(folder), closing(Progress()) as progress:
         write_recipe(recipe, folder)
+        write_images(folder, listing)
         remove_incomplete(folder / CHECKPOINTS)
         trainer = make_trainer(recipe, folder, model, len(data.classes), images, progress)
         checkpoint = last_checkpoint(folder / CHECKPOINTS)
@@ -115,12 +127,14 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
         # take mixed precision off again, so that the test is what `rlrr evaluate` will measure
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         test = data.test if recipe.test and recipe.protocol == "honest" else None
-        record = _record(recipe, data, backbone, images, model, trainer.state, bool(test))
+        record = _record(recipe, data, listing, backbone, images, model, trainer.state, bool(test))
         record.metrics.update(train_seconds=round(trainer.seconds, 1), peak_memory_mb=peak_memory(), device=_device())
         if test:
             record = _tested(model, record, test, recipe)
+            log_test(folder, record.metrics)
         written = save_adapter(folder, model, record)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the adapter is safe now
+    (folder / IMAGES).unlink(missing_ok=True)
     return written
 
 
@@ -191,6 +205,7 @@ def _stops_explained(folder: Path) -> Iterator[None]:
 def _record(
     recipe: Recipe,
     data: ImageData,
+    listing: Listing,
     backbone: Backbone,
     images: TrainingImages,
     model: nn.Module,
@@ -202,6 +217,7 @@ def _record(
     Args:
         recipe: The recipe.
         data: The data set.
+        listing: Its images, as they were before training.
         backbone: The backbone.
         images: The images that were trained on and measured.
         model: The trained model.
@@ -221,8 +237,8 @@ def _record(
             "train": len(images.train),
             "val": len(images.watched or ()) if recipe.validates else 0,
             "test": len(images.watched or ()) if recipe.protocol == "paper" else 0,
-            "sha256": data_digest(data.train, data.val),
-            "test_sha256": data_digest(data.test) if recipe.protocol == "paper" and data.test else None,
+            "sha256": listing_digest(data, listing),
+            "test_sha256": _test_digest(data.test, recipe) if recipe.protocol == "paper" and data.test else None,
             "skipped": list(images.skipped),
         },
         protocol=_protocol(recipe, tests),
@@ -237,7 +253,7 @@ def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe) -> Re
     try:
         with torch.compiler.set_stance("force_eager"):  # as `rlrr evaluate` will
             result = evaluate_split(Classifier(model, record), test, "test", recipe.bad_images)
-        digest = data_digest(test)
+        digest = _test_digest(test, recipe)
     except RLRRError as error:
         raise RLRRError(
             f"{error}\nThe training is done and kept: repair the test images, then train again with `resume`."
@@ -248,6 +264,10 @@ def _tested(model: nn.Module, record: Record, test: Split, recipe: Recipe) -> Re
         metrics=record.metrics | {"test_accuracy": result.accuracy},
         data=record.data | data,
     )
+
+
+def _test_digest(test: Split, recipe: Recipe) -> str:
+    return data_digest(test, skip_unreadable=recipe.bad_images == "skip")
 
 
 def _protocol(recipe: Recipe, tests: bool) -> str:

@@ -8,6 +8,7 @@ Trainer has no public way to choose the content of a checkpoint. It also sets a 
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -33,6 +34,9 @@ from rlrr.training.output import CHECKPOINTS, METRICS, TENSORBOARD
 from rlrr.training.precision import resolve_precision
 from rlrr.training.schedule import make_scheduler
 from rlrr.tuners import frozen_norms
+from rlrr.words import counted
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS = "weights.safetensors"  # in a checkpoint: the trained tensors, where TENSORS holds their moving average
 
@@ -196,6 +200,12 @@ def make_trainer(
         images: The images to train on and to measure after each epoch.
         progress: The bar to show.
     """
+    if recipe.accumulate > (batches := _batches(recipe, images)):
+        logger.warning(
+            "`accumulate` is %d, and an epoch has %s: the gradients of each epoch are added up.",
+            recipe.accumulate,
+            counted(batches, "batch", "batches"),
+        )
     arguments = _arguments(recipe, folder, images)
     steps_per_epoch = math.ceil(_batches(recipe, images) / arguments.gradient_accumulation_steps)
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=arguments.learning_rate, fused=True)
