@@ -74,7 +74,7 @@ def check_data(plan: Plan, folder: Path) -> None:
     def digest(*splits: Split) -> str:
         names = tuple(tuple(split.names) for split in splits)  # of most data the same with all seeds
         if names not in digests:
-            digests[names] = data_digest(*splits)
+            digests[names] = data_digest(*splits, skip_unreadable=plan.recipe.bad_images == "skip")
         return digests[names]
 
     changed = []

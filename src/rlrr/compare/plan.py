@@ -59,6 +59,15 @@ class Plan:
         honest = replace(self.recipe, protocol="honest", select="last", train_on="trainval", test=True, seed=seed)
         return replace(honest, learning_rate=learning_rate(self.recipe, rate))
 
+    def tuning(self) -> dict[str, Recipe]:
+        """Give the runs that choose the learning rate, by the names of their folders; none if there is no choice."""
+        return {f"rate-{plain(rate)}": self.tuned(rate) for rate in self.rates} if len(self.rates) > 1 else {}
+
+    def testing(self, rate: float) -> dict[str, Recipe]:
+        """Give the runs that are tested, one for each seed, by the names of their folders."""
+        kind = "paper" if self.protocol == "paper" else "seed"
+        return {f"{kind}-{seed}": self.tested(seed, rate) for seed in self.seeds}
+
     @property
     def epoch(self) -> str:
         """Name the epoch that is reported, in three words."""

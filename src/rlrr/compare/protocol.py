@@ -7,14 +7,15 @@ once for each seed. `paper` tests after every epoch and keeps the best number, o
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, stdev
 
-from rlrr.adapters.record import RECORD, Record, read_record
+from rlrr.adapters.record import RECORD, Record
+from rlrr.compare.evidence import check_result, finished_runs, read_run
 from rlrr.compare.folder import RESULT, adopt, check_data, find_result, locked
-from rlrr.compare.plan import Plan, Result, learning_rate, plain
+from rlrr.compare.plan import Plan, Result, learning_rate
 from rlrr.data import load_data
 from rlrr.errors import RLRRError, UsageError
 from rlrr.files import write_json
@@ -40,31 +41,41 @@ def measure(
     """
     with locked(folder):
         if found := find_result(plan, fingerprint, folder):
+            check_evidence(found, plan, folder)
             return found
         adopt(plan, fingerprint, folder)
-        tuned = _tune(name, plan, folder, say) if len(plan.rates) > 1 else {}
-        candidates = [
-            {
-                "rate": rate,
-                "learning_rate": learning_rate(plan.recipe, rate),
-                "val_accuracy": record.metrics["val_accuracy"],
-            }
-            for rate, record in tuned.items()
-        ]
-        rate = choose(candidates)["rate"] if candidates else plan.rates[0]
-        tested = []
-        for number, seed in enumerate(plan.seeds, start=1):
-            say(f"{name}: seed {seed}, {number} of {len(plan.seeds)}")
-            kind = "paper" if plan.protocol == "paper" else "seed"
-            tested.append(_run(plan.tested(seed, rate), folder / f"{kind}-{seed}"))
+        tuned = _tune(name, plan, folder, say)
+        tested: list[Record] = []
+        for number, (run, recipe) in enumerate(plan.testing(_rate(plan, tuned)).items(), start=1):
+            say(f"{name}: seed {recipe.seed}, {number} of {len(plan.seeds)}")
+            tested.append(_run(recipe, folder / run))
             if not tested[-1].data["test"]:
                 raise RLRRError(f"{name} has no test images: give data with a test split.")
-        if {record.backbone["fingerprint"] for record in (*tuned.values(), *tested)} != {fingerprint}:
+        if {record.backbone["fingerprint"] for record in (*tuned, *tested)} != {fingerprint}:
             raise RLRRError(f"The backbone's weights changed between the runs in {folder}: delete it.")
         check_data(plan, folder)
-        result = _result(name, plan, tuned, tested, candidates, rate)
+        result = _result(name, plan, tuned, tested)
         write_json(folder / RESULT, asdict(result))
         return result
+
+
+def check_evidence(result: Result, plan: Plan, folder: Path) -> None:
+    """Refuse a result that the runs in its folder do not give. Where some were deleted, the others are compared.
+
+    Raises:
+        RLRRError: a number was changed, or a run is another's.
+    """
+    tuning = plan.tuning()
+    tuned = finished_runs(tuning, folder)
+    rate = _rate(plan, [*tuned.values()]) if tuned.keys() == tuning.keys() else result.rate
+    testing = plan.testing(rate)
+    tested = finished_runs(testing, folder)
+    if (tuned.keys(), tested.keys()) == (tuning.keys(), testing.keys()):
+        rebuilt = _result(result.name, plan, [*tuned.values()], [*tested.values()])
+    else:
+        known = zip(testing, result.accuracies, strict=True)
+        rebuilt = replace(result, accuracies=[_accuracy(tested[run]) if run in tested else one for run, one in known])
+    check_result(result, rebuilt, folder / RESULT)
 
 
 def choose(candidates: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -72,21 +83,45 @@ def choose(candidates: Sequence[dict[str, float]]) -> dict[str, float]:
     return max(candidates, key=lambda one: (one["val_accuracy"], one["rate"] == 1, -one["rate"]))
 
 
-def _tune(name: str, plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[float, Record]:
-    """Train once at each rate, with the first seed."""
+def _tune(name: str, plan: Plan, folder: Path, say: Callable[[str], None]) -> list[Record]:
+    """Train once at each rate, with the first seed; not at all if there is no choice."""
+    if not (runs := plan.tuning()):
+        return []
     _check_tests_agree(name, plan)
-    records = {}
-    for number, rate in enumerate(plan.rates, start=1):
-        recipe = plan.tuned(rate)
-        say(f"{name}: learning rate {recipe.learning_rate:g}, {number} of {len(plan.rates)}")
-        records[rate] = _run(recipe, folder / f"rate-{plain(rate)}")
+    records = []
+    for number, (run, recipe) in enumerate(runs.items(), start=1):
+        say(f"{name}: learning rate {recipe.learning_rate:g}, {number} of {len(runs)}")
+        records.append(_run(recipe, folder / run))
     return records
+
+
+def _candidates(plan: Plan, tuned: Sequence[Record]) -> list[dict[str, float]]:
+    """List the rates that were tuned, each with its validation accuracy."""
+    rates = plan.rates if tuned else ()
+    return [
+        {
+            "rate": rate,
+            "learning_rate": learning_rate(plan.recipe, rate),
+            "val_accuracy": record.metrics["val_accuracy"],
+        }
+        for rate, record in zip(rates, tuned, strict=True)
+    ]
+
+
+def _rate(plan: Plan, tuned: Sequence[Record]) -> float:
+    """Choose the rate of the runs that are tested."""
+    return choose(_candidates(plan, tuned))["rate"] if tuned else plan.rates[0]
+
+
+def _accuracy(record: Record) -> float:
+    """Return the accuracy on the test images of a run."""
+    return record.metrics["best_test_accuracy" if record.recipe["protocol"] == "paper" else "test_accuracy"]
 
 
 def _run(recipe: Recipe, folder: Path) -> Record:
     """Train, go on with a training that was stopped, or take a finished one."""
     if (folder / RECORD).exists():
-        return read_record(folder)
+        return read_run(recipe, folder)
     if not (folder / RECIPE).exists():  # of a run that was killed before it began
         shutil.rmtree(folder, ignore_errors=True)
         return train(recipe, folder)
@@ -94,17 +129,9 @@ def _run(recipe: Recipe, folder: Path) -> Record:
     return train(recipe, folder, resume=True)
 
 
-def _result(
-    name: str,
-    plan: Plan,
-    tuned: Mapping[float, Record],
-    tested: Sequence[Record],
-    candidates: list[dict[str, float]],
-    rate: float,
-) -> Result:
-    last, everything = tested[-1], [*tuned.values(), *tested]
-    metric = "best_test_accuracy" if plan.protocol == "paper" else "test_accuracy"
-    accuracies = [record.metrics[metric] for record in tested]
+def _result(name: str, plan: Plan, tuned: Sequence[Record], tested: Sequence[Record]) -> Result:
+    last, everything, rate = tested[-1], [*tuned, *tested], _rate(plan, tuned)
+    accuracies = [_accuracy(record) for record in tested]
     memory = [record.metrics["peak_memory_mb"] for record in everything if record.metrics["peak_memory_mb"]]
     return Result(
         name=name,
@@ -118,12 +145,12 @@ def _result(
         accuracies=accuracies,
         mean=fmean(accuracies),
         deviation=stdev(accuracies) if len(accuracies) > 1 else None,
-        candidates=candidates,
+        candidates=_candidates(plan, tuned),
         rate=rate,
         learning_rate=learning_rate(plan.recipe, rate),
         images={
             "train": last.data["train"],
-            "val": next((record.data["val"] for record in tuned.values()), 0),
+            "val": tuned[0].data["val"] if tuned else 0,
             "test": last.data["test"],
         },
         parameters=last.parameters,

@@ -14,7 +14,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from rlrr.backbones import load_backbone
 from rlrr.compare.folder import find_result, shown_result
 from rlrr.compare.plan import Plan, Result
-from rlrr.compare.protocol import measure
+from rlrr.compare.protocol import check_evidence, measure
 from rlrr.errors import RLRRError, Stopped, UsageError
 from rlrr.threads import worker_settings
 
@@ -86,6 +86,8 @@ def run_jobs(
         is_wanted = only is None or job.name in only
         try:
             result = (find_result if is_wanted else shown_result)(job.plan, fingerprint, job.folder)
+            if result:
+                check_evidence(result, job.plan, job.folder)
         except RLRRError as error:
             failures[job.name] = str(error)
             continue
