@@ -24,6 +24,7 @@ from rlrr.backbones import Backbone, load_backbone
 from rlrr.errors import RLRRError
 from rlrr.files import atomic, read_json, write_json
 from rlrr.methods.apply import apply_method
+from rlrr.tuners.config import TunerConfig
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -98,7 +99,8 @@ def save_adapter(folder: Path, model: nn.Module, record: Record) -> Record:
     if isinstance(model, PeftModel):
         config = model.peft_config[model.active_adapter]
         with tempfile.TemporaryDirectory() as scratch, atomic(folder / PEFT_CONFIG) as temporary:
-            saved = type(config)(**{**config.to_dict(), "inference_mode": True})
+            origin = {"backbone_sha256": record.backbone["fingerprint"]} if isinstance(config, TunerConfig) else {}
+            saved = type(config)(**{**config.to_dict(), "inference_mode": True, **origin})
             saved.save_pretrained(scratch)
             temporary.write_bytes((Path(scratch) / PEFT_CONFIG).read_bytes())
     write_json(folder / RECORD, asdict(record) | {"tensors_sha256": _sha256(folder / TENSORS)})
@@ -151,7 +153,10 @@ def put_adapter(model: nn.Module, folder: Path, record: Record) -> nn.Module:
         RLRRError: the folder is incomplete, or keys are missing or unexpected.
     """
     if (folder / PEFT_CONFIG).exists():
-        model = get_peft_model(model, _peft_config(folder))
+        config = _peft_config(folder)
+        if isinstance(config, TunerConfig):  # the backbone is checked already
+            config.backbone_sha256 = None
+        model = get_peft_model(model, config)
     else:
         model = apply_method(model, record.method, record.recipe.get("settings"))
         if isinstance(model, PeftModel):

@@ -22,7 +22,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, Self
 
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, NoMatchingPeftModuleError
 from peft.utils.other import AuxiliaryTrainingWrapper
 from timm import layers as timm_layers
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from rlrr.errors import RLRRError
 from rlrr.tuners.config import TunerConfig, check_choice
 from rlrr.tuners.layer import AdaptedLayer
 from rlrr.tuners.names import BASE, check_adapter_name
+from rlrr.tuners.provenance import warn_of_another_backbone
 
 # A subclass with a forward of its own, as a LayerNorm2d or a standardised convolution, computes something else.
 _PLAIN = (nn.Linear, nn.LayerNorm, nn.Conv2d, timm_layers.Linear, timm_layers.LayerNorm, timm_layers.LayerNormFp32)
@@ -122,7 +123,10 @@ class VisionTuner(BaseTuner):
                 setattr(self, name, nn.ParameterDict())
         for name, tensor in self.start_shared(config).items():
             getattr(self, name)[adapter_name] = nn.Parameter(tensor, requires_grad=not config.inference_mode)
-        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        except NoMatchingPeftModuleError as error:
+            raise NoMatchingPeftModuleError(f"{error} {_known_endings(model)}") from error
         for norm in frozen_norms(model):
             norm.eval()
 
@@ -164,6 +168,7 @@ class VisionTuner(BaseTuner):
         return peft_config
 
     def _prepare_model(self, peft_config: TunerConfig, model: nn.Module) -> None:
+        warn_of_another_backbone(peft_config, model, self.prefix)
         if peft_config.target_modules is None:
             peft_config.target_modules = self.default_targets(model, peft_config)
             if peft_config.target_modules is None:
@@ -251,6 +256,12 @@ def frozen_norms(model: nn.Module) -> list[nn.Module]:
     """Find the BatchNorms that are not trained, whose statistics no adapter holds: they stay in evaluation mode."""
     norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
     return [norm for norm in norms if not any(parameter.requires_grad for parameter in norm.parameters())]
+
+
+def _known_endings(model: nn.Module) -> str:
+    """Say how the names of a model's modules with weights end, for one whose targets are names of another model."""
+    endings = [name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "weight")]
+    return f"The names of its modules end in {', '.join(dict.fromkeys(endings))}."
 
 
 def _pass_adapter_names(
