@@ -74,7 +74,7 @@ def summary(parts: dict[str, dict[str, Any]]) -> str:
         groups: dict[str, list[dict[str, Any]]] = {}
         for case in result["cases"]:
             groups.setdefault(_group(part, case), []).append(case)
-        for name, group in groups.items():
+        for name, group in sorted(groups.items()):
             rows.append(
                 [part, name, str(_count(group)), _ends(part, group), str(sum(not case["ok"] for case in group))]
             )

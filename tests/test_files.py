@@ -198,6 +198,13 @@ def test_a_disk_that_fills_while_a_library_writes_is_one_sentence(tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_is_told_of_the_output_and_not_of_its_scratch(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(RLRRError, match=r"to write \S*/output: free"), scratch_folder(tmp_path / "output") as scratch:
+        write_json(scratch / "inside.json", 1)
+    assert not list(tmp_path.iterdir())
+
+
 # Changes
 
 

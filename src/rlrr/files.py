@@ -66,7 +66,9 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     try:
         scratch.mkdir(parents=True)
         yield scratch
-    except RLRRError:
+    except RLRRError as error:
+        if isinstance(error.__cause__, OSError):  # of a file in it, whose name says nothing to a user
+            raise cannot_write(path, error.__cause__) from error
         raise
     except OSError as error:
         raise cannot_write(path, error) from error
