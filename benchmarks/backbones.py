@@ -117,7 +117,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "maxxvit_rmlp_nano_rw_256": {"depths": (1, 1), "embed_dim": (64, 64), "img_size": 64},
     "coatnet_nano_rw_224": {"depths": (1, 1, 1, 1), "embed_dim": (32, 32, 64, 64)},
     "coatnet_rmlp_nano_rw_224": {"depths": (1, 1, 1, 1), "embed_dim": (32, 32, 64, 64)},
-    "coatnext_nano_rw_224": {"depths": (1, 1, 1, 1), "embed_dim": (32, 32, 64, 64)},
+    "coatnext_nano_rw_224": {"depths": (1, 1, 1, 1), "embed_dim": (64, 64, 64, 64)},
     "tiny_vit_5m_224": {"depths": (1, 1, 1, 1), "embed_dims": (16, 32, 48, 64), "num_heads": (1, 2, 2, 2)},
     "convnext_atto": _CNN,
     "convnext_atto_ols": _CNN,
@@ -136,6 +136,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 _HF = {"image_size": 32, "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 _HF_SWIN = {"image_size": 64, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+_HF_HIERA = {"image_size": (64, 64), "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "num_query_pool": 1}
 _HF_CNN = {"image_size": 64, "hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 1, 1]}
 TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     "transformers ViT": ("ViT", _HF | {"intermediate_size": 64}),
@@ -150,7 +151,7 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     "transformers SigLIP": ("Siglip", {"vision_config": _HF | {"intermediate_size": 64}, "image_size": 32}),
     "transformers CLIP": ("CLIP", {"vision_config": _HF | {"intermediate_size": 64}, "image_size": 32}),
     "transformers MetaCLIP 2": ("MetaClip2", {"vision_config": _HF | {"intermediate_size": 64}, "image_size": 32}),
-    "transformers Hiera": ("Hiera", {"image_size": [64, 64], "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2]}),
+    "transformers Hiera": ("Hiera", _HF_HIERA),
     "transformers ConvNeXt": ("ConvNext", _HF_CNN),
     "transformers ConvNeXt V2": ("ConvNextV2", _HF_CNN),
 }
@@ -189,8 +190,13 @@ def adapted_layers(model: nn.Module) -> list[str]:
 def logits_of(model: nn.Module, images: Tensor, **options: Any) -> Tensor:
     """Compute logits in evaluation mode, of the first head if there are several."""
     with torch.no_grad():
-        output = model.eval()(images, **options)
-    output = getattr(output, "logits", output)
+        return _tensor_of(model.eval()(images, **options))
+
+
+def _tensor_of(output: Any) -> Tensor:
+    """Find the logits in what a model gives; transformers' DINOv3, which has no classifier, gives pooled features."""
+    for name in ("logits", "pooler_output"):
+        output = getattr(output, name, output)
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -245,9 +251,7 @@ class _Logits(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        output = self.model(images)
-        output = getattr(output, "logits", output)
-        return output[0] if isinstance(output, tuple) else output
+        return _tensor_of(self.model(images))
 
 
 def merged(model: PeftModel, images: Tensor) -> nn.Module:
@@ -420,10 +424,12 @@ def check_transformers(name: str) -> dict[str, Any]:
     def build() -> tuple[nn.Module, None]:
         torch.manual_seed(0)
         config = getattr(transformers, f"{kind.removesuffix('Model')}Config")(**sizes, num_labels=len(CLASSES))
-        return random_weights(getattr(transformers, f"{kind}ForImageClassification")(config)), None
+        whole = getattr(transformers, f"{kind}ForImageClassification", None) or getattr(transformers, f"{kind}Model")
+        return random_weights(whole(config)), None
 
     with tempfile.TemporaryDirectory() as scratch:
-        return check_model(build, sizes["image_size"], Path(scratch))
+        size = sizes["image_size"]
+        return check_model(build, size if isinstance(size, int) else size[0], Path(scratch))
 
 
 def check_any(name: str, export: bool = False) -> dict[str, Any]:

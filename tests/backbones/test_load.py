@@ -114,6 +114,41 @@ def test_a_local_timm_folder_is_a_backbone(
     assert larger.fingerprint == backbone.fingerprint
 
 
+def test_a_backbones_own_size_is_never_refused(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder("odd", "vit_tiny_patch16_224", img_size=36, patch_size=8)  # which leaves out four pixels
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"]["input_size"] = [3, 36, 36]
+    (folder / "config.json").write_text(json.dumps(config))
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **config["model_args"])
+    save_file(model.state_dict(), folder / "model.safetensors")
+    for size in (None, 36):
+        backbone = load_backbone(str(folder), num_classes=3, image_size=size)
+        assert backbone.image_size == 36
+        assert backbone.model.eval()(torch.zeros(1, 3, 36, 36)).shape == (1, 3)
+    with pytest.raises(UsageError, match="multiples of 8"):
+        load_backbone(str(folder), num_classes=3, image_size=37)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "sizes"),
+    [
+        ("xcit_nano_12_p16_224", {"depth": 1, "embed_dim": 16, "num_heads": 2}),  # its patch size is one number
+        ("vit_pwee_patch16_reg1_gap_256", {"depth": 1, "embed_dim": 16, "num_heads": 2}),  # its blocks have no attn
+        ("vit_small_r26_s32_224", {"depth": 1, "embed_dim": 16, "num_heads": 2}),  # its stem has blocks too
+        ("levit_128s", {}),
+    ],
+)
+def test_a_backbone_takes_a_file_of_its_own_weights(
+    architecture: str, sizes: dict, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder, model = make_folder("net", architecture), timm.create_model(architecture, num_classes=0, **sizes)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_args": sizes}))
+    save_file(model.state_dict(), folder / "model.safetensors")
+    backbone = load_backbone(str(folder), num_classes=2, weights=str(folder / "model.safetensors"))
+    assert backbone.fingerprint == fingerprint(model)
+
+
 @pytest.mark.parametrize("config", ['{"architectures": ["ViTModel"]}', "[1]", '{"architecture": "no_such_model"}'])
 def test_a_folder_of_another_kind_is_refused(config: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(config)

@@ -9,19 +9,19 @@ pytestmark = pytest.mark.slow
 
 SAMPLE = {  # models, and the checks that are refused by name
     "vit_base_patch16_siglip_224": (),
-    "aimv2_large_patch14_224": (),
+    "aimv2_large_patch14_224": ("folder",),
     "beit_base_patch16_224": (),
-    "eva02_tiny_patch14_224": ("folder",),
-    "vit_wee_patch16_reg1_gap_256": (),
+    "eva02_tiny_patch14_224": (),
+    "vit_pwee_patch16_reg1_gap_256": (),
     "cait_xxs24_224": (),
     "xcit_nano_12_p16_224": (),
     "swinv2_tiny_window8_256": ("folder",),
     "pvt_v2_b2_li": (),
-    "convnext_atto": (),
+    "convnext_atto": ("adaptformer",),
     "resnest14d": ("adaptformer",),
     "levit_128s": ("folder",),
-    "transformers Swin V2": (),
-    "transformers ConvNeXt": (),
+    "transformers Swin V2": ("adaptformer",),
+    "transformers ConvNeXt": ("adaptformer",),
 }
 
 

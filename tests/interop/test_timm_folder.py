@@ -112,6 +112,52 @@ def test_the_bias_of_a_convolution_moves_into_the_batch_norm_after_it(architectu
         torch.testing.assert_close(again(x), before, rtol=0, atol=1e-5 * before.abs().max().item())
 
 
+class Branching(nn.Module):
+    """A convolution whose output a norm takes, and a shortcut beside it."""
+
+    def __init__(self, shortcut: float) -> None:
+        super().__init__()
+        self.conv, self.norm, self.shortcut = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), shortcut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        return self.norm(x) + self.shortcut * x
+
+
+@pytest.mark.parametrize("shortcut", [0.0, 1.0])
+def test_a_bias_moves_into_a_norm_only_where_the_function_stays(shortcut):
+    torch.manual_seed(0)
+    model, x = Branching(shortcut).eval(), torch.randn(2, 3, 4, 4)
+    before = model(x)
+    timm_folder._move_extra_biases(model, {"conv.bias"}, (3, 4, 4))
+    assert (model.conv.bias is None) == (shortcut == 0)
+    torch.testing.assert_close(model(x), before, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "moves"), [("beit_base_patch16_224", True), ("swinv2_tiny_window8_256", False)])
+def test_a_bias_of_qkv_moves_into_those_that_an_attention_holds_apart_if_keys_may_be_shifted(name, moves):
+    torch.manual_seed(0)
+    sizes = {"depth": 1, "num_heads": 2} if moves else {"depths": (1,), "num_heads": (2,), "window_size": 4}
+    model = timm.create_model(name, num_classes=3, embed_dim=32, img_size=32, **sizes).eval()
+    attention = (model.blocks if moves else model.layers[0].blocks)[0].attn
+    attention.qkv_bias_separate = True
+    attention.qkv.bias = nn.Parameter(torch.randn(96))
+    if moves:
+        model.blocks[0].gamma_1 = nn.Parameter(torch.ones(32))
+        nn.init.normal_(model.head.weight)
+    else:
+        nn.init.normal_(attention.qkv.weight, std=0.5)
+        nn.init.normal_(model.layers[0].blocks[0].norm1.weight)
+        nn.init.normal_(model.head.fc.weight)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        before = model(x)
+        extra = {key for key in model.state_dict() if key.endswith("qkv.bias")}
+        timm_folder._move_extra_biases(model, extra, (3, 32, 32))
+        assert (attention.qkv.bias is None) == moves
+        torch.testing.assert_close(model(x), before, rtol=0, atol=1e-4)
+
+
 def test_a_convolution_whose_output_no_batch_norm_takes_as_it_is_keeps_its_bias(tmp_path):
     model = timm.create_model("resnetv2_18", num_classes=2)  # norms come first here
     conv = model.stages[0].blocks[0].conv2

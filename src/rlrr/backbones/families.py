@@ -68,7 +68,7 @@ def family_of(model: nn.Module) -> Family | None:
         if family is not None and family.fits(model):  # another library may use the same class name
             return family
     known = next((KNOWN_KINDS[name] for name in names if name in KNOWN_KINDS), None)
-    if hasattr(backbone, "group_matcher") or (model_type and known):
+    if hasattr(backbone, "reset_classifier") or (model_type and known):
         return family_by_kind(model, _timm_heads(model) or _named_heads(model), known)
     return None
 
@@ -247,7 +247,10 @@ def _timm_heads(model: nn.Module) -> list[str]:
     backbone: Any = plain_backbone(model)
     if not hasattr(backbone, "get_classifier"):
         return []
-    classifier = backbone.get_classifier()
+    try:
+        classifier = backbone.get_classifier()
+    except AttributeError:  # of EfficientViT and SHViT without classes, whose head holds no linear then
+        return []
     heads = [*(classifier if isinstance(classifier, tuple) else (classifier,)), getattr(backbone, "aux_head", None)]
     found = [(name, module) for name, module in model.named_modules() if any(module is head for head in heads)]
     return [path for name, module in found for path in _weighted(name, module)]

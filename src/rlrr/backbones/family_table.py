@@ -160,7 +160,7 @@ STAGE = re.compile(r"(?:^|\.)(?:\w*stages|layers|levels)\.\d+$")
 LISTS_OF_BLOCKS = re.compile(r"\w*blocks\w*|layers?|stages")
 
 NOT_OF_IMAGES = re.compile(
-    r"(?:^|\.)(?:cpb_mlp|meta_mlp|rel_pos\w*|pos_emb\w*|rope\w*|rotary\w*|attn_pool|AuxLogits|aux\w*|head_dist"
+    r"(?:^|\.)(?:cpb_mlp|continuous_position\w*|meta_mlp|rel_pos\w*|pos_emb\w*|rope\w*|rotary\w*|attn_pool|AuxLogits|aux\w*|head_dist"
     r"|text_model|text_projection|visual_projection|pooler|head\.(?:attention|layernorm|mlp)|decoder)(?:\.|$)"
 )
 """Modules whose rows are not images but positions or words, and heads beside the classifier."""

@@ -69,7 +69,7 @@ def from_file(path: Path, name: str, skeleton: Any, classifier: str | tuple[str,
             overlay = {**_STRICT, "file": str(path), "custom_load": True}
         else:
             state = timm.models.load_state_dict(str(path), weights_only=True)
-            state = _encoder(state, classifier)
+            state = _encoder(state, classifier, skeleton)
             layout = _state_layout(state)
             overlay = from_tensors(state)
     except Exception as error:  # each format has exceptions of its own for a damaged file
@@ -217,14 +217,19 @@ def _layout(skeleton: Any) -> dict[str, Any]:
     return layout
 
 
-def _encoder(state: dict[str, torch.Tensor], classifier: str | tuple[str, ...]) -> dict[str, torch.Tensor]:
+def _encoder(
+    state: dict[str, torch.Tensor], classifier: str | tuple[str, ...], skeleton: Any
+) -> dict[str, torch.Tensor]:
     """Return the tensors of the encoder, without the classifier and the modules that were trained beside the encoder.
 
-    Older files have the classifier at "head" where timm has "head.fc".
+    Older files have the classifier at "head" where timm has "head.fc". Beside "head.linear" LeViT has a norm, which is
+    part of the classifier too: a model without classes has nothing at "head".
     """
     names = (classifier,) if isinstance(classifier, str) else classifier
     keys = {f"{name.split('.')[0]}.{kind}" for name in names for kind in ("weight", "bias")}
-    prefixes = (*_BESIDE, *(f"{name}." for name in names))
+    kept = {key.split(".")[0] for key in skeleton.state_dict()}
+    tops = {name.split(".")[0] for name in names} - kept
+    prefixes = (*_BESIDE, *(f"{name}." for name in (*names, *tops)))
     renamed = {key.removeprefix(_ENCODER): value for key, value in state.items()}
     return {key: value for key, value in renamed.items() if key not in keys and not key.startswith(prefixes)}
 

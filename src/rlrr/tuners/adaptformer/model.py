@@ -30,7 +30,10 @@ class AdaptFormerModel(BranchTuner):
     default_parts = ("block",)
 
     def layer_class(self, base_layer: nn.Module, name: str, config: Any) -> type[AdaptedLayer] | None:
-        return AdaptFormerLayer if all(features(base_layer)) else None
+        taken, given = features(base_layer)
+        # what its first and last linear tell of a module is sure of an MLP, and of a block if both agree
+        sure = taken == given or any(isinstance(child, nn.Linear) for child in (base_layer, *base_layer.children()))
+        return AdaptFormerLayer if taken and given and sure else None
 
     def parts_of(self, family: Family | None) -> tuple[str, ...] | None:
         """Stand beside the block where its residual stream is known, else beside the MLP that takes tokens."""
