@@ -178,7 +178,7 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
 
     def _read(self, name: str) -> Any:
         tensor = getattr(self.get_base_layer(), name)
-        if not isinstance(tensor, Tensor) or torch.compiler.is_compiling() or self._acting_on_all() == []:
+        if not isinstance(tensor, Tensor) or self._acting_on_all() == []:
             return tensor
         return only_facts(tensor, self.module_name)
 
