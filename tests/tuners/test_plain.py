@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from rlrr.errors import RLRRError
 
+
 class One(nn.Module):
     """A module under a name."""
 

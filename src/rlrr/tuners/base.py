@@ -260,8 +260,8 @@ class VisionTuner(BaseTuner):
             return
         check_can_mix(self)
         inputs = {name: value for name, value in kwargs.items() if name not in _OF_PEFT}
-        if images is not adapter_names and len(set(adapter_names)) > 1:
-            learn_rows(self.model, args, inputs)
+        if len(set(adapter_names)) > 1:
+            learn_rows(self.model, args, inputs, len(adapter_names))
         with mixed_batch(self.model, adapter_names):
             yield
 

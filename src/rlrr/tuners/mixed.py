@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from rlrr.errors import RLRRError
 from rlrr.tuners.layer import BASE, AdaptedLayer, by_group, check_rows, grouped
@@ -58,7 +59,7 @@ def check_can_mix(model: nn.Module) -> None:
             )
 
 
-def learn_rows(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+def learn_rows(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], count: int) -> None:
     """Find out, once for each adapted layer, whether the rows that it is given belong to the samples, in their order.
 
     They do where a change of the first sample changes rows among its own, the first ones, and no others. They do not in
@@ -66,8 +67,9 @@ def learn_rows(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any])
 
     Args:
         model: The adapted model, in evaluation mode; it runs twice, without adapters.
-        args: The input of a call, of two samples or more, the first tensor of which is the images.
+        args: The input of a call; its first tensor with a row for each sample is the images.
         kwargs: Likewise.
+        count: Number of samples, at least two.
     """
     owners = [
         module
@@ -76,26 +78,24 @@ def learn_rows(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any])
     ]
     if not owners or torch.compiler.is_compiling():
         return
-    values = [*args, *kwargs.values()]
-    images = next(value for value in values if isinstance(value, Tensor))
-    count = len(images)
-    if not any(isinstance(value, (Mapping, list, tuple)) for value in values):  # two samples are enough
-        values = [value[:2] if _of_samples(value, count) else value for value in values]
-        images, count = images[:2], 2
-    changed = torch.cat([_another(images[:1]), images[1:]])
-    place = next(index for index, value in enumerate(values) if isinstance(value, Tensor))
-    try:
-        first = _rows_of(model, owners, values, len(args), kwargs, count)
-        second = _rows_of(model, owners, [*values[:place], changed, *values[place + 1 :]], len(args), kwargs, count)
-    except Exception:  # this input may not be all that the model takes: its own call tells what is wrong
+    values, structure = tree_flatten((args, kwargs))
+    places = [place for place, value in enumerate(values) if isinstance(value, Tensor) and value.shape[:1] == (count,)]
+    for samples in (2, count) if places else ():  # two are enough, but for a model that takes no fewer
+        own = [value[:samples] if place in places else value for place, value in enumerate(values)]
+        images = own[places[0]]
+        changed = list(own)
+        changed[places[0]] = torch.cat([_another(images[:1]), images[1:]])
+        try:
+            first, second = (
+                _rows_of(model, owners, tree_unflatten(one, structure), samples, images.device)
+                for one in (own, changed)
+            )
+        except Exception:  # its own call tells what is wrong
+            continue
+        for owner in owners:
+            pairs = list(zip(first[owner], second[owner], strict=False))
+            owner.__dict__["rows_by_sample"] = all(_is_by_sample(*pair, samples) for pair in pairs)
         return
-    for owner in owners:
-        pairs = list(zip(first[owner], second[owner], strict=False))
-        owner.__dict__["rows_by_sample"] = all(_is_by_sample(*pair, count) for pair in pairs)
-
-
-def _of_samples(value: Any, count: int) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == count
 
 
 def _another(sample: Tensor) -> Tensor:
@@ -110,10 +110,9 @@ def _another(sample: Tensor) -> Tensor:
 def _rows_of(
     model: nn.Module,
     owners: Sequence[nn.Module],
-    values: Sequence[Any],
-    positional: int,
-    names: Mapping[str, Any],
+    inputs: tuple[Sequence[Any], Mapping[str, Any]],
     count: int,
+    device: torch.device,
 ) -> dict[nn.Module, list[_Rows]]:
     """Run the model without adapters; give projections of the rows of what these layers are given and give."""
     rows: dict[nn.Module, list[_Rows]] = {owner: [] for owner in owners}
@@ -127,27 +126,26 @@ def _rows_of(
                 (_projected(tensor), is_input) for tensor, is_input in tensors if isinstance(tensor, Tensor)
             ]
 
-    device = next(value for value in values if isinstance(value, Tensor)).device
     with (
         mixed_batch(model, base),
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),  # so that both runs draw the same
         ExitStack() as ends,
     ):
         call = MIXED.get()
         for owner in owners:
             for source in owner.sources() if isinstance(owner, AdaptedLayer) else [owner]:
                 ends.callback(source.register_forward_hook(partial(keep, owner=owner)).remove)
-        torch.manual_seed(0)  # what is drawn at random must not differ between two runs
-        model(*values[:positional], **dict(zip(names, values[positional:], strict=True)))
+        args, kwargs = inputs
+        model(*args, **kwargs)
     return rows
 
 
 def _projected(tensor: Tensor) -> Tensor:
     """Project each row (rows, ...) on a few random directions, the same for all rows: (rows, directions)."""
-    flat = tensor.detach().reshape(len(tensor) if tensor.ndim else 1, -1).double()
+    flat = tensor.detach().reshape(len(tensor) if tensor.ndim else 1, -1).cpu().double()
     generator = torch.Generator().manual_seed(flat.shape[1])
     directions = torch.randn(flat.shape[1], _PROJECTIONS, generator=generator, dtype=torch.double)
-    return flat @ directions.to(flat.device)
+    return flat @ directions
 
 
 def _is_by_sample(one: _Rows, other: _Rows, count: int) -> bool:

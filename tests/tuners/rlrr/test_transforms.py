@@ -207,7 +207,9 @@ def change_in_place(y, kind):
     return y
 
 
-@pytest.mark.parametrize(("kind", "where"), itertools.product(["relu", "addition", "slice", "product"], ["before", "after"]))
+@pytest.mark.parametrize(
+    ("kind", "where"), itertools.product(["relu", "addition", "slice", "product"], ["before", "after"])
+)
 def test_gradients_are_right_beside_operations_in_place(kind, where, form):
     values, ours, plain = tensors(form)
 
