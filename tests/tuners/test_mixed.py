@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rlrr.errors import RLRRError
 from rlrr.tuners.layer import AdaptedLayer
+from rlrr.tuners.mixed import mixed_batch
 from rlrr.tuners.reading import MIXED
 
 
@@ -467,6 +468,24 @@ def test_a_compiled_model_takes_no_mixed_batch(method):
     model.base_model.model[0].compile(backend="eager")
     with pytest.raises(RLRRError, match="compiled"):
         model(images(4), adapter_names=names_of(4))
+
+
+def test_parts_that_run_in_other_threads_take_no_mixed_batch():
+    model = mixable(lambda: nn.DataParallel(Plain()), "rlrr")
+    with pytest.raises(RLRRError, match="DataParallel"):
+        model(images(4), adapter_names=names_of(4))
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_thread_that_sees_the_hook_of_a_classifier_half_put_on_is_not_disturbed(flag):
+    model, x, names = with_heads("two heads", "rlrr"), images(4), names_of(4)
+    with torch.no_grad():
+        plain = model(x)
+        with ThreadPoolExecutor(1) as pool, mixed_batch(model, names):
+            for module in model.modules():
+                if not flag:  # as between the two steps in which torch puts a hook on
+                    module._forward_hooks_with_kwargs.clear()
+            torch.testing.assert_close(pool.submit(model, x).result().detach(), plain)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -145,6 +145,8 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
     def forward(self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Run the layer under the active adapters, or each sample under its own of `adapter_names`.
 
+        Without `adapter_names` those of the mixed batch act that this thread runs, if it runs one.
+
         Raises:
             ValueError: adapters are merged, or rows cannot be told apart by sample, in a mixed batch.
         """
@@ -153,6 +155,8 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
                 self.unmerge()
             return self.base_layer(x, *args, **kwargs)
         names = self._acting(None)
+        if adapter_names is None and not torch.compiler.is_compiling():
+            adapter_names = MIXED.get()
         if adapter_names is not None:
             mixed = self._checked_names(x, adapter_names)
             if len(set(mixed)) > 1:

@@ -25,6 +25,8 @@ _Rows = tuple[Tensor, bool]  # projections of rows, and whether they are of an i
 def mixed_batch(model: nn.Module, adapter_names: Sequence[str]) -> Iterator[None]:
     """Give every adapted layer and classifier of a model the adapters of the samples, in calls of this thread alone.
 
+    A layer looks at `MIXED` itself; a classifier's wrapper is PEFT's and takes a hook.
+
     Args:
         model: The adapted model.
         adapter_names: (samples); `__base__` for no adapter.
@@ -34,11 +36,8 @@ def mixed_batch(model: nn.Module, adapter_names: Sequence[str]) -> Iterator[None
     with ExitStack() as ends:  # so that hooks go also when forward fails
         ends.callback(MIXED.reset, token)
         for module in model.modules():
-            if isinstance(module, AdaptedLayer):
-                hook: Any = partial(_pass_names, names=names)
-                ends.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-            elif isinstance(module, ModulesToSaveWrapper):
-                hook = partial(_choose_modules, names=names)
+            if isinstance(module, ModulesToSaveWrapper):
+                hook: Any = partial(_choose_modules, names=names)
                 ends.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         yield
 
@@ -47,11 +46,14 @@ def check_can_mix(model: nn.Module) -> None:
     """Refuse a mixed batch in which adapter names would not reach all layers.
 
     Raises:
-        RLRRError: a part of the model is compiled, or would run again in the backward pass, without the names.
+        RLRRError: a part of the model is compiled, runs in other threads, or would run again in the backward pass,
+            without the names.
     """
     for module in model.modules():
         if getattr(module, "_compiled_call_impl", None) is not None or "_orig_mod" in module._modules:
             raise RLRRError("A compiled model takes no adapter_names: run mixed batches with the model itself.")
+        if isinstance(module, nn.DataParallel):
+            raise RLRRError("nn.DataParallel takes no adapter_names: run mixed batches with the model inside it.")
         if torch.is_grad_enabled() and getattr(module, "grad_checkpointing", False):
             raise RLRRError(
                 "A mixed batch cannot run again in a backward pass: switch gradient checkpointing off, or use "
@@ -158,20 +160,11 @@ def _is_by_sample(one: _Rows, other: _Rows, count: int) -> bool:
     return (bool(changed[:own].any()) or not is_input) and not bool(changed[own:].any())
 
 
-def _pass_names(
-    module: nn.Module, args: tuple, kwargs: dict[str, Any], names: Sequence[str]
-) -> tuple[tuple, dict[str, Any]] | None:
-    if MIXED.get() is not names:  # another thread runs the model at this moment
-        return None
-    return args, {**kwargs, "adapter_names": names}
-
-
-def _choose_modules(
-    wrapper: ModulesToSaveWrapper, args: tuple, kwargs: dict[str, Any], output: Any, names: Sequence[str]
-) -> Any:
+def _choose_modules(wrapper: ModulesToSaveWrapper, args: tuple, *given: Any, names: Sequence[str]) -> Any:
     """Give each sample what its own adapter's copy of a module makes of it; PEFT's way asks for an active copy."""
     if MIXED.get() is not names or wrapper.disable_adapters:
-        return None
+        return None  # another thread runs the model, which may see the hook while it is put on or taken off
+    kwargs, _ = given
     copies: Any = wrapper.modules_to_save
     keys = [name if name in copies else BASE for name in names]
 
