@@ -182,3 +182,14 @@ PEFT_SUITES = {
         (r"blocks\.\d+", r"vit\.layers\.\d+"),
     ),
 }
+
+
+def shows(method: str, targets: Any, **settings: Any) -> PeftConfig:
+    """Make settings of a method for these modules, with which an untrained adapter shows."""
+    suite = PEFT_SUITES[method]
+    return suite.config(target_modules=targets, **suite.random_start | settings)
+
+
+METHODS = tuple(PEFT_SUITES)
+WEIGHTS = ("rlrr", "ssf")
+"""Methods that amount to other weights; the rest have branches."""

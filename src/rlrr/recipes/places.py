@@ -26,13 +26,11 @@ def found(options: Mapping[str, Any], text: str) -> dict[str, Any]:
 
     Args:
         options: The options in the text.
-        text: The text of a recipe, which may begin with a `heading`.
+        text: The text of a recipe, which may have a `heading` below its checksum.
     """
-    first = text.partition("\n")[0]
-    if not first.startswith(_FROM):
-        return dict(options)
+    heads = [line for line in text.splitlines()[:2] if line.startswith(_FROM)]
     try:
-        folder = Path(json.loads(first.removeprefix(_FROM)))
+        folder = Path(json.loads(heads[0].removeprefix(_FROM))) if heads else Path()
     except (ValueError, TypeError):  # someone has edited it
         return dict(options)
     return {name: _found(name, value, folder) if name in PLACES else value for name, value in options.items()}

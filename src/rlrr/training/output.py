@@ -185,8 +185,9 @@ def remove_incomplete(folder: Path) -> None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints of a finished run, which is the last step of a training and may have been missed."""
+    """Delete what a finished run needs no more, which is the last step of a training and may have been missed."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    (folder / IMAGES).unlink(missing_ok=True)
 
 
 def checkpoint_epoch(checkpoint: Path) -> float:

@@ -40,7 +40,6 @@ from rlrr.training.images import TrainingImages, preprocessing, training_images
 from rlrr.training.memory import forget_peak, peak_memory
 from rlrr.training.output import (
     CHECKPOINTS,
-    IMAGES,
     METRICS,
     check_output,
     check_space,
@@ -147,7 +146,6 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, overwrite
             log_test(folder, record.metrics)
         written = save_adapter(folder, model, record, [RECIPE, METRICS])
     remove_checkpoints(folder)  # the adapter is safe now
-    (folder / IMAGES).unlink(missing_ok=True)
     return written
 
 

@@ -185,15 +185,17 @@ class VisionTuner(BaseTuner):
         safe_merge: bool = False,
         adapter_names: list[str] | None = None,
     ) -> Any:
-        self._check_merge(adapter_names, merge and safe_merge)
+        if merge:
+            self._check_merge(adapter_names, safe_merge)
         return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
 
     def _check_merge(self, adapter_names: list[str] | None, safe: bool) -> None:
         """Refuse before the first layer is merged, as a model that is merged in part computes something else."""
-        if safe:
-            self._check_merge_allowed()
-            for layer in self.model.modules():
-                if isinstance(layer, AdaptedLayer):
+        self._check_merge_allowed()
+        for layer in self.model.modules():
+            if isinstance(layer, AdaptedLayer):
+                layer.check_base(layer.get_base_layer(), layer.module_name)  # which may be pruned by now
+                if safe:
                     layer.check_merge(adapter_names)
 
     def _prepare_adapter_config(self, peft_config: TunerConfig, model_config: dict) -> TunerConfig:
@@ -292,8 +294,8 @@ class VisionTuner(BaseTuner):
             return
         check_can_mix(self)
         inputs = {name: value for name, value in kwargs.items() if name not in _OF_PEFT}
-        if images is not adapter_names and len(set(adapter_names)) > 1:
-            learn_rows(self.model, args, inputs)
+        if len(set(adapter_names)) > 1:
+            learn_rows(self.model, args, inputs, len(adapter_names))
         with mixed_batch(self.model, adapter_names):
             yield
 

@@ -18,9 +18,17 @@ def is_differentiated() -> bool:
     return torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed()
 
 
-def is_transformed() -> bool:
-    """Tell whether a transform of torch.func, such as vmap or grad, or forward-mode differentiation is at work."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+def is_transformed(*tensors: Tensor) -> bool:
+    """Tell whether a transform of torch.func, such as vmap or grad, or forward-mode differentiation is at work.
+
+    Args:
+        *tensors: Gradients, which may be several at once (`is_grads_batched` of `torch.autograd.grad`).
+    """
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or any(torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors)
+    )
 
 
 class KeptWeights:
@@ -32,7 +40,7 @@ class KeptWeights:
     training in evaluation mode is safe with any optimiser.
 
     Attributes:
-        weights: The weight and bias that were made.
+        weights: The weight and bias that were made, once they are kept.
 
     Args:
         adapters: Names of the adapters that act.
@@ -41,6 +49,7 @@ class KeptWeights:
     """
 
     weights: tuple[Tensor | None, Tensor | None]
+    _made: list[tuple[int, int]]
 
     def __init__(self, adapters: Sequence[str], frozen: Sequence[Tensor], learned: Sequence[Tensor]) -> None:
         self._adapters = list(adapters)
@@ -50,11 +59,20 @@ class KeptWeights:
         views = [_sampled(tensor) for tensor in frozen] + [_whole(tensor) for tensor in learned]
         self._contents = [(view, view.tobytes()) for view in views if view is not None]
 
+    def keep(self, weight: Tensor | None, bias: Tensor | None) -> None:
+        """Keep what was made of the tensors as they were when this was begun."""
+        self.weights = weight, bias
+        self._made = _counts(self._own())
+
+    def _own(self) -> list[Tensor]:
+        return [tensor for tensor in self.weights if tensor is not None]
+
     def fit(self, adapters: Sequence[str], frozen: Sequence[Tensor], learned: Sequence[Tensor]) -> bool:
         """Tell whether making the weights of these tensors would give the same."""
         return (
             self._adapters == list(adapters)
             and self._counts == _counts((*frozen, *learned))
+            and self._made == _counts(self._own())
             and all(view.tobytes() == content for view, content in self._contents)
         )
 
@@ -63,7 +81,7 @@ class KeptWeights:
 
 
 def _counts(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
-    return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+    return [(tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
 
 def _whole(tensor: Tensor) -> Any:

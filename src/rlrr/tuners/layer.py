@@ -145,6 +145,8 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
     def forward(self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Run the layer under the active adapters, or each sample under its own of `adapter_names`.
 
+        Without `adapter_names` those of the mixed batch act that this thread runs, if it runs one.
+
         Raises:
             ValueError: adapters are merged, or rows cannot be told apart by sample, in a mixed batch.
         """
@@ -153,6 +155,8 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
                 self.unmerge()
             return self.base_layer(x, *args, **kwargs)
         names = self._acting(None)
+        if adapter_names is None and not torch.compiler.is_compiling():
+            adapter_names = MIXED.get()
         if adapter_names is not None:
             mixed = self._checked_names(x, adapter_names)
             if len(set(mixed)) > 1:
@@ -178,10 +182,17 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
 
     def _read(self, name: str) -> Any:
         tensor = getattr(self.get_base_layer(), name)
-        mixed = MIXED.get() is not None and not (self.disable_adapters or self.merged)
-        if not isinstance(tensor, Tensor) or torch.compiler.is_compiling() or not (mixed or self._acting(None)):
+        if not isinstance(tensor, Tensor) or self._acting_on_all() == []:
             return tensor
         return only_facts(tensor, self.module_name)
+
+    def _acting_on_all(self) -> list[str] | None:
+        """List the adapters that act in this thread's call; None where its samples have different ones."""
+        mixed = MIXED.get()
+        if mixed is None or self.disable_adapters:
+            return self._acting(None)
+        names = set(self._names_here(mixed))
+        return None if len(names) > 1 else [name for name in names if name != BASE]
 
     def learned(self, adapter_name: str) -> dict[str, Any]:
         """Collect what one adapter has learned here, by container without prefix."""
@@ -216,14 +227,17 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
         Raises:
             ValueError: adapters are merged, or rows cannot be told apart by sample.
         """
+        names = self._names_here(adapter_names)
+        if len(set(names)) != 1:  # else all rows are alike
+            check_rows(self, x, len(names), self.module_name)
+        return names
+
+    def _names_here(self, adapter_names: Sequence[str]) -> list[str]:
         if self.merged:
             raise ValueError(
                 "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
             )
-        names = [name if name in self.configs else BASE for name in adapter_names]
-        if len(set(names)) != 1:  # else all rows are alike
-            check_rows(self, x, len(names), self.module_name)
-        return names
+        return [name if name in self.configs else BASE for name in adapter_names]
 
     def form(self, adapter_name: str) -> tuple[Any, ...]:
         """Tell what two adapters must have in common for their tensors to be stacked."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from rlrr.errors import RLRRError
 from rlrr.tuners.layer import BASE, AdaptedLayer, by_group, check_rows, grouped
@@ -24,6 +25,8 @@ _Rows = tuple[Tensor, bool]  # projections of rows, and whether they are of an i
 def mixed_batch(model: nn.Module, adapter_names: Sequence[str]) -> Iterator[None]:
     """Give every adapted layer and classifier of a model the adapters of the samples, in calls of this thread alone.
 
+    A layer looks at `MIXED` itself; a classifier's wrapper is PEFT's and takes a hook.
+
     Args:
         model: The adapted model.
         adapter_names: (samples); `__base__` for no adapter.
@@ -33,11 +36,8 @@ def mixed_batch(model: nn.Module, adapter_names: Sequence[str]) -> Iterator[None
     with ExitStack() as ends:  # so that hooks go also when forward fails
         ends.callback(MIXED.reset, token)
         for module in model.modules():
-            if isinstance(module, AdaptedLayer):
-                hook: Any = partial(_pass_names, names=names)
-                ends.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-            elif isinstance(module, ModulesToSaveWrapper):
-                hook = partial(_choose_modules, names=names)
+            if isinstance(module, ModulesToSaveWrapper):
+                hook: Any = partial(_choose_modules, names=names)
                 ends.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         yield
 
@@ -46,11 +46,14 @@ def check_can_mix(model: nn.Module) -> None:
     """Refuse a mixed batch in which adapter names would not reach all layers.
 
     Raises:
-        RLRRError: a part of the model is compiled, or would run again in the backward pass, without the names.
+        RLRRError: a part of the model is compiled, runs in other threads, or would run again in the backward pass,
+            without the names.
     """
     for module in model.modules():
         if getattr(module, "_compiled_call_impl", None) is not None or "_orig_mod" in module._modules:
             raise RLRRError("A compiled model takes no adapter_names: run mixed batches with the model itself.")
+        if isinstance(module, nn.DataParallel):
+            raise RLRRError("nn.DataParallel takes no adapter_names: run mixed batches with the model inside it.")
         if torch.is_grad_enabled() and getattr(module, "grad_checkpointing", False):
             raise RLRRError(
                 "A mixed batch cannot run again in a backward pass: switch gradient checkpointing off, or use "
@@ -58,7 +61,7 @@ def check_can_mix(model: nn.Module) -> None:
             )
 
 
-def learn_rows(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+def learn_rows(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], count: int) -> None:
     """Find out, once for each adapted layer, whether the rows that it is given belong to the samples, in their order.
 
     They do where a change of the first sample changes rows among its own, the first ones, and no others. They do not in
@@ -66,8 +69,9 @@ def learn_rows(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any])
 
     Args:
         model: The adapted model, in evaluation mode; it runs twice, without adapters.
-        args: The input of a call, of two samples or more, the first tensor of which is the images.
+        args: The input of a call; its first tensor with a row for each sample is the images.
         kwargs: Likewise.
+        count: Number of samples, at least two.
     """
     owners = [
         module
@@ -76,26 +80,24 @@ def learn_rows(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any])
     ]
     if not owners or torch.compiler.is_compiling():
         return
-    values = [*args, *kwargs.values()]
-    images = next(value for value in values if isinstance(value, Tensor))
-    count = len(images)
-    if not any(isinstance(value, (Mapping, list, tuple)) for value in values):  # two samples are enough
-        values = [value[:2] if _of_samples(value, count) else value for value in values]
-        images, count = images[:2], 2
-    changed = torch.cat([_another(images[:1]), images[1:]])
-    place = next(index for index, value in enumerate(values) if isinstance(value, Tensor))
-    try:
-        first = _rows_of(model, owners, values, len(args), kwargs, count)
-        second = _rows_of(model, owners, [*values[:place], changed, *values[place + 1 :]], len(args), kwargs, count)
-    except Exception:  # this input may not be all that the model takes: its own call tells what is wrong
+    values, structure = tree_flatten((args, kwargs))
+    places = [place for place, value in enumerate(values) if isinstance(value, Tensor) and value.shape[:1] == (count,)]
+    for samples in (2, count) if places else ():  # two are enough, but for a model that takes no fewer
+        own = [value[:samples] if place in places else value for place, value in enumerate(values)]
+        images = own[places[0]]
+        changed = list(own)
+        changed[places[0]] = torch.cat([_another(images[:1]), images[1:]])
+        try:
+            first, second = (
+                _rows_of(model, owners, tree_unflatten(one, structure), samples, images.device)
+                for one in (own, changed)
+            )
+        except Exception:  # its own call tells what is wrong
+            continue
+        for owner in owners:
+            pairs = list(zip(first[owner], second[owner], strict=False))
+            owner.__dict__["rows_by_sample"] = all(_is_by_sample(*pair, samples) for pair in pairs)
         return
-    for owner in owners:
-        pairs = list(zip(first[owner], second[owner], strict=False))
-        owner.__dict__["rows_by_sample"] = all(_is_by_sample(*pair, count) for pair in pairs)
-
-
-def _of_samples(value: Any, count: int) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == count
 
 
 def _another(sample: Tensor) -> Tensor:
@@ -110,10 +112,9 @@ def _another(sample: Tensor) -> Tensor:
 def _rows_of(
     model: nn.Module,
     owners: Sequence[nn.Module],
-    values: Sequence[Any],
-    positional: int,
-    names: Mapping[str, Any],
+    inputs: tuple[Sequence[Any], Mapping[str, Any]],
     count: int,
+    device: torch.device,
 ) -> dict[nn.Module, list[_Rows]]:
     """Run the model without adapters; give projections of the rows of what these layers are given and give."""
     rows: dict[nn.Module, list[_Rows]] = {owner: [] for owner in owners}
@@ -127,27 +128,26 @@ def _rows_of(
                 (_projected(tensor), is_input) for tensor, is_input in tensors if isinstance(tensor, Tensor)
             ]
 
-    device = next(value for value in values if isinstance(value, Tensor)).device
     with (
         mixed_batch(model, base),
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),  # so that both runs draw the same
         ExitStack() as ends,
     ):
         call = MIXED.get()
         for owner in owners:
             for source in owner.sources() if isinstance(owner, AdaptedLayer) else [owner]:
                 ends.callback(source.register_forward_hook(partial(keep, owner=owner)).remove)
-        torch.manual_seed(0)  # what is drawn at random must not differ between two runs
-        model(*values[:positional], **dict(zip(names, values[positional:], strict=True)))
+        args, kwargs = inputs
+        model(*args, **kwargs)
     return rows
 
 
 def _projected(tensor: Tensor) -> Tensor:
     """Project each row (rows, ...) on a few random directions, the same for all rows: (rows, directions)."""
-    flat = tensor.detach().reshape(len(tensor) if tensor.ndim else 1, -1).double()
+    flat = tensor.detach().reshape(len(tensor) if tensor.ndim else 1, -1).cpu().double()
     generator = torch.Generator().manual_seed(flat.shape[1])
     directions = torch.randn(flat.shape[1], _PROJECTIONS, generator=generator, dtype=torch.double)
-    return flat @ directions.to(flat.device)
+    return flat @ directions
 
 
 def _is_by_sample(one: _Rows, other: _Rows, count: int) -> bool:
@@ -160,20 +160,11 @@ def _is_by_sample(one: _Rows, other: _Rows, count: int) -> bool:
     return (bool(changed[:own].any()) or not is_input) and not bool(changed[own:].any())
 
 
-def _pass_names(
-    module: nn.Module, args: tuple, kwargs: dict[str, Any], names: Sequence[str]
-) -> tuple[tuple, dict[str, Any]] | None:
-    if MIXED.get() is not names:  # another thread runs the model at this moment
-        return None
-    return args, {**kwargs, "adapter_names": names}
-
-
-def _choose_modules(
-    wrapper: ModulesToSaveWrapper, args: tuple, kwargs: dict[str, Any], output: Any, names: Sequence[str]
-) -> Any:
+def _choose_modules(wrapper: ModulesToSaveWrapper, args: tuple, *given: Any, names: Sequence[str]) -> Any:
     """Give each sample what its own adapter's copy of a module makes of it; PEFT's way asks for an active copy."""
     if MIXED.get() is not names or wrapper.disable_adapters:
-        return None
+        return None  # another thread runs the model, which may see the hook while it is put on or taken off
+    kwargs, _ = given
     copies: Any = wrapper.modules_to_save
     keys = [name if name in copies else BASE for name in names]
 

@@ -38,10 +38,7 @@ class _OnlyFacts(Tensor):
         if isinstance(result, _FACTS):
             return result
         name = next((value.module_name for value in _tensors(args, kwargs or {}) if isinstance(value, cls)), "a layer")
-        raise RLRRError(
-            f"Another module reads the weight of {name} and does not call it, so that no adapter of a branch or of a "
-            f"mixed batch would act there: leave {name} out of target_modules, or give a batch one adapter."
-        )
+        raise _refusal(name)
 
 
 def only_facts(tensor: Tensor, module_name: str) -> Tensor:
@@ -50,10 +47,22 @@ def only_facts(tensor: Tensor, module_name: str) -> Tensor:
     Args:
         tensor: The weight or bias of a layer.
         module_name: Name of the layer, for the sentence of the error.
+
+    Raises:
+        RLRRError: the model is exported, where a computation cannot be told from a question.
     """
+    if torch.compiler.is_exporting():
+        raise _refusal(module_name)
     result = tensor.detach().as_subclass(_OnlyFacts)
     result.module_name = module_name
     return result
+
+
+def _refusal(module_name: str) -> RLRRError:
+    return RLRRError(
+        f"Another module reads the weight of {module_name} and does not call it, so that no adapter of a branch or of "
+        f"a mixed batch would act there: leave {module_name} out of target_modules, or give a batch one adapter."
+    )
 
 
 def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:

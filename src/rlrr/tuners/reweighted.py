@@ -20,7 +20,6 @@ from rlrr.tuners.kept import KeptWeights, is_differentiated
 from rlrr.tuners.layer import AdaptedLayer, by_group, grouped, slots_of
 from rlrr.tuners.names import BASE
 from rlrr.tuners.plain import check_own_weights, move_hooks
-from rlrr.tuners.reading import MIXED
 
 Weights = tuple[Tensor | None, Tensor | None]
 """A weight and a bias; None for one that a layer does not have."""
@@ -243,13 +242,13 @@ class ReweightedLayer(AdaptedLayer):
         if kept is None or not kept.fit(adapter_names, frozen, learned):
             # described before the weights are made: a change meanwhile is noticed next time
             kept = KeptWeights(adapter_names, frozen, learned)
-            kept.weights = self._made_weights(adapter_names, device)
+            kept.keep(*self._made_weights(adapter_names, device))
             self._cached = kept
         return kept.weights
 
     def _read(self, name: str) -> Any:
-        names = self._acting(None)
-        if not names or MIXED.get() is not None:
+        names = self._acting_on_all()
+        if not names:
             return super()._read(name)
         device = next(
             tensor for tensor in (*self.frozen, *self.learned(names[0]).values()) if tensor is not None

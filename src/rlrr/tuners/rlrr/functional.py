@@ -306,9 +306,9 @@ class _RescaledLinear(torch.autograd.Function):
     ) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             changed = _changed_weight(weight, scale_out, scale_in, residual, multiply_weight, x.dtype)
-            result = F.linear(x, changed, None if bias is None else bias.to(x.dtype))
-            # of a batch F.linear gives a view, which autograd would let no one change in place, as EVA's attention does
-            return torch.ops.aten._unsafe_view(result, result.shape)
+            output = F.linear(x, changed, None if bias is None else bias.to(x.dtype))
+        # F.linear gives a view, which autograd would not let anyone write into, as nn.ReLU(inplace=True) does
+        return output if torch.compiler.is_compiling() else torch.ops.aten._unsafe_view(output, output.shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -325,7 +325,7 @@ class _RescaledLinear(torch.autograd.Function):
         for_x, _, _, _, for_bias, *for_scales, _, _ = ctx.needs_input_grad
         of_x = of_bias = of_out = of_in = changed = None
         # these gradients are differentiated again, or there are several at once: operations of autograd alone
-        plain = not torch.compiler.is_compiling() and (torch.is_grad_enabled() or is_transformed())
+        plain = not torch.compiler.is_compiling() and (torch.is_grad_enabled() or is_transformed(grad))
         if plain and rows is not None:
             raise RLRRError("Estimated gradients cannot be differentiated again: set gradient_tokens to 1.")
         with torch.autocast(grad.device.type, enabled=False):
