@@ -78,7 +78,7 @@ def test_a_data_set_of_the_hub_in_a_folder_is_found_too(started):
 def test_a_recipe_without_the_heading_is_read_as_it_stands(started, first):
     home = started()
     path = home / "run" / RECIPE
-    path.write_text("\n".join([first, *path.read_text().splitlines()[1:]]))
+    path.write_text("\n".join([first, *path.read_text().splitlines()[2:]]))
     assert read_options(path)["data"] == "flowers/"
 
 

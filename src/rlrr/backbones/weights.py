@@ -227,7 +227,7 @@ def _encoder(
     """
     names = (classifier,) if isinstance(classifier, str) else classifier
     keys = {f"{name.split('.')[0]}.{kind}" for name in names for kind in ("weight", "bias")}
-    kept = {key.split(".")[0] for key in skeleton.state_dict()}
+    kept = {key.split(".")[0] for key in skeleton.state_dict()} if skeleton is not None else set()
     tops = {name.split(".")[0] for name in names} - kept
     prefixes = (*_BESIDE, *(f"{name}." for name in (*names, *tops)))
     renamed = {key.removeprefix(_ENCODER): value for key, value in state.items()}

@@ -20,10 +20,10 @@ from rlrr.recipes.recipe import Recipe, differences
 
 METRICS, CHECKPOINTS, TENSORBOARD = "metrics.jsonl", "checkpoints", "tensorboard"
 IMAGES = "images.json"  # the images of a run that is not finished; see `same_images`
-# the files of a run and its evaluations; the record is deleted first, so that a half deleted run does not pass for a
-# finished one, and the recipe last, so that the folder still counts as a run
+# the files of a run and its evaluations, but the recipe, by which the folder still counts as a run; the record is
+# deleted first, so that a half deleted run does not pass for a finished one
 _EVALUATIONS = ("evaluation", "evaluation-test", "evaluation-val", "evaluation-train")
-_RUN_FILES = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, IMAGES, TENSORBOARD, *_EVALUATIONS, RECIPE)
+_RUN_FILES = (RECORD, TENSORS, PEFT_CONFIG, METRICS, CHECKPOINTS, IMAGES, TENSORBOARD, *_EVALUATIONS)
 _MANIFEST = "checkpoint.json"  # of a checkpoint, written last: the digest of the recipe and what its files hold
 _STATE = "trainer_state.json"
 
@@ -73,7 +73,7 @@ def check_output(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
 
 
 def remove_run(folder: Path) -> None:
-    """Delete the files of a run; other files in its folder stay.
+    """Delete the files of a run but its recipe, which is to be replaced; other files in its folder stay.
 
     Raises:
         RLRRError: a file cannot be deleted.
