@@ -10,6 +10,7 @@ from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_
 from tests.tuners.cases import CASES, Block, blocks
 from tests.tuners.toys import TOYS
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from rlrr import RLRRConfig
@@ -357,3 +358,64 @@ def test_a_mixed_batch_casts_its_input_as_any_call_does():
     x = torch.randn(2, 5, 8)
     assert layer(x, adapter_names=["one", "__base__"]).dtype == layer(x).dtype == torch.bfloat16
     assert layer.delta(x).dtype == torch.bfloat16
+
+
+def beside_in_place(case, in_place: bool) -> PeftModel:
+    """A model whose adapted layers are followed by an operation in place, or by the same in a tensor of its own."""
+    model = adapted(case)
+
+    def after(module, args, output):
+        if not in_place:
+            return (output * 0.5).relu()
+        if torch.is_grad_enabled():
+            return output.mul_(0.5).relu_()
+        return torch.relu_(torch.mul(output, 0.5, out=output))
+
+    for layer in layers(model).values():
+        layer.register_forward_hook(after)
+    return model
+
+
+def test_operations_in_place_after_a_layer_change_neither_outputs_nor_gradients(case):
+    found = []
+    for in_place in (False, True):
+        model, x = beside_in_place(case, in_place), inputs(case)
+        with torch.no_grad():
+            outputs = [model(x) for _ in range(3)]
+        model.train()(x).square().sum().backward()
+        found.append((outputs, {name: p.grad for name, p in model.named_parameters() if p.requires_grad}))
+    assert any(gradient is not None and gradient.any() for gradient in found[0][1].values())
+    torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_checkpoint_changes_no_gradient(case, reentrant):
+    found = []
+    for checkpointed in (False, True):
+        model, x = adapted(case).train(), inputs(case).requires_grad_()
+        output = checkpoint(model, x, use_reentrant=reentrant) if checkpointed else model(x)
+        output.square().sum().backward()
+        found.append({"x": x.grad} | {name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_gradients_can_be_differentiated_again(case):
+    # torch's quick attention on a CPU has no second derivative
+    with sdpa_kernel(SDPBackend.MATH):
+        check_second_derivatives(case)
+
+
+def check_second_derivatives(case):
+    model, x = adapted(case), inputs(case, 2)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    direction = {name: torch.ones_like(parameter) for name, parameter in trained.items()}
+
+    def loss(values):
+        return torch.func.functional_call(model, values, (x,)).square().sum()
+
+    first = torch.autograd.grad(model(x).square().sum(), trained.values(), create_graph=True)
+    twice = torch.autograd.grad(sum(gradient.sum() for gradient in first), trained.values())
+    values = {name: parameter.detach() for name, parameter in trained.items()}
+    gradients, along = torch.func.vjp(torch.func.grad(loss), values)
+    torch.testing.assert_close(dict(zip(trained, first, strict=True)), gradients)
+    torch.testing.assert_close(dict(zip(trained, twice, strict=True)), along(direction)[0])

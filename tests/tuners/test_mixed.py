@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from peft import get_peft_model
-from tests.tuners.cases import CASES, METHODS, WEIGHTS, Block, shows
-from tests.tuners.toys import TOYS
+from tests.tuners.cases import CASES, METHODS, WEIGHTS, shows
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -504,53 +503,3 @@ def test_a_mixed_batch_is_not_run_again_in_a_backward_pass(method):
         model(x, adapter_names=names)
     with torch.no_grad():
         torch.testing.assert_close(model(x, adapter_names=names), alone(model, x, names))
-
-
-@pytest.mark.parametrize("place", ["stream", "beside", "behind"])
-@pytest.mark.parametrize("grad", [True, False])
-def test_a_block_that_writes_into_its_stream_is_right_or_refused(grad, place):
-    class InPlace(Block):
-        def forward(self, x):
-            x = x + self.attn(x).tanh()
-            x += self.mlp(self.norm(x)).tanh()
-            return x
-
-    targets = ["0", "1"] if place == "stream" else ["mlp"]
-    models = []
-    for block in (Block, InPlace):
-        torch.manual_seed(0)
-        models.append(get_peft_model(nn.Sequential(block(), block()), TOYS[place][0](target_modules=targets)).eval())
-    models[1].load_state_dict(models[0].state_dict())
-    x = torch.randn(2, 5, 8)
-    with torch.set_grad_enabled(grad):
-        if grad and place == "stream":
-            with pytest.raises(RLRRError, match="writes into the stream"):
-                models[1](x)
-        else:
-            torch.testing.assert_close(models[1](x), models[0](x))
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_an_operation_in_place_after_a_layer_changes_no_gradient(name):
-    case = CASES[name]
-    found = []
-    for in_place in (False, True):
-        torch.manual_seed(0)
-        model = get_peft_model(case.model(), case.config()).train()
-        torch.manual_seed(1)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter += 0.3 * torch.randn_like(parameter)
-
-        def after(module, args, output, in_place=in_place):
-            return output.mul_(0.5).relu_() if in_place else (output * 0.5).relu()
-
-        for module in model.modules():
-            if isinstance(module, AdaptedLayer):
-                module.register_forward_hook(after)
-        x = torch.randn(4, *case.shape, generator=torch.Generator().manual_seed(2))
-        model(x).square().sum().backward()
-        found.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
-    assert any(gradient is not None and gradient.any() for gradient in found[0].values())
-    torch.testing.assert_close(found[1], found[0])
