@@ -49,7 +49,7 @@ from rlrr.backbones import Backbone, load_backbone
 from rlrr.backbones.families import block_names, classifier_names, family_of
 from rlrr.errors import RLRRError
 from rlrr.files import write_json
-from rlrr.interop.onnx import export_onnx
+from rlrr.interop.onnx import export
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.methods.apply import apply_method, method_config
 from rlrr.methods.trainable import check_adapted, plain_model
@@ -384,7 +384,7 @@ def check_model(
         if run is not None:
             attempt("loaded", lambda: loaded(run, logits_of(model, images), images))
             if export:
-                attempt("export", lambda: f"{export_onnx(run, folder / 'model.onnx').relative_difference:.0e}")
+                attempt("export", lambda: f"{export(run, folder / 'model.onnx').relative_difference:.0e}")
         attempt("weights", lambda: own_weights(folder / "model", backbone))
     attempt("mixed", lambda: mixed(model, method_config("rlrr", other_settings(model)), images))
     for method in METHODS:

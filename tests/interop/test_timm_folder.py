@@ -214,3 +214,13 @@ def test_weights_or_a_config_that_were_changed_are_not_taken_for_a_backbone(tmp_
     for given in ({"name": str(folder)}, {"name": "vit_tiny_patch16_224", "weights": str(folder)}):
         with pytest.raises(RLRRError, match=r"is damaged, or"):
             load_backbone(**given, num_classes=3)
+
+
+def test_a_module_that_stands_in_several_places_is_written_in_each(tmp_path):
+    model = timm.create_model("coat_tiny", num_classes=2).eval()  # its blocks share their position encodings
+    config = timm.data.resolve_model_data_config(model)
+    write_timm_folder(model, tmp_path / "model", ["a", "b"], config)
+    again = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+    x = torch.randn(1, *config["input_size"])
+    assert torch.equal(again(x), model(x))
+    assert not model._state_dict_hooks

@@ -45,13 +45,17 @@ def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_c
             "needs: train with RLRRConfig(shift=False) for a model that merges."
         )
     with atomic_folder(folder) as scratch:
-        save_for_hf(
-            model,
-            str(scratch),
-            model_config={"label_names": classes},
-            safe_serialization=True,
-            data_config=dict(data_config),
-        )
+        handle = model.register_state_dict_post_hook(_apart)
+        try:
+            save_for_hf(
+                model,
+                str(scratch),
+                model_config={"label_names": classes},
+                safe_serialization=True,
+                data_config=dict(data_config),
+            )
+        finally:
+            handle.remove()
         config = read_json(scratch / CONFIG)
         config["model_args"].pop("num_classes")  # transformers rejects a second one beside that at the top
         for key in _BEFORE:
@@ -59,6 +63,15 @@ def write_timm_folder(model: nn.Module, folder: Path, classes: list[str], data_c
         write_sealed(scratch / CONFIG, config | {CHECKSUM: file_checksum(scratch / FILES[0])})
         # safetensors lets only the owner read what it writes
         shutil.copymode(scratch / CONFIG, scratch / FILES[0])
+
+
+def _apart(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, metadata: Any) -> None:
+    """Copy tensors that stand in a state under several names, as safetensors takes each memory once only."""
+    taken: set[int] = set()
+    for name, tensor in state.items():
+        if tensor.data_ptr() in taken:
+            state[name] = tensor.clone()
+        taken.add(tensor.data_ptr())
 
 
 def _move_extra_biases(model: nn.Module, extra: Set[str], input_size: Sequence[int]) -> None:
