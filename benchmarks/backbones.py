@@ -49,7 +49,6 @@ from rlrr.backbones import Backbone, load_backbone
 from rlrr.backbones.families import block_names, classifier_names, family_of
 from rlrr.errors import RLRRError
 from rlrr.files import write_json
-from rlrr.interop.onnx import export
 from rlrr.interop.timm_folder import write_timm_folder
 from rlrr.methods.apply import apply_method, method_config
 from rlrr.methods.trainable import check_adapted, plain_model

@@ -101,14 +101,13 @@ class Twice(Plain):
         return self.inner(self.inner(x).transpose(0, 1)).transpose(0, 1)
 
 
-RIGHT = {"plain": Plain, "windows": Windows, "flat": Flat}
+RIGHT = {"plain": Plain, "windows": Windows, "flat": Flat, "prompt": Prompt}
 OTHERWISE = {
     "tokens first": TokensFirst,
     "flat, tokens first": FlatTokensFirst,
     "windows of all images": WindowsOfAllImages,
     "backwards": Backwards,
     "positions": Positions,
-    "prompt": Prompt,
     "one for all": OneForAll,
     "expert": Expert,
     "twice": Twice,

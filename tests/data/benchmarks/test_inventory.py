@@ -100,7 +100,7 @@ def test_all_bad_labels_are_named(kitti):
     found = dict(faults(kitti))
     assert found["label"] == "test.txt, line 5: label 9 is out of range: kitti has 4 classes, 0 to 3"
     assert found["bad line"] == "test.txt, line 7: the label must be a whole number below a million, not 'x'"
-    assert found["unlisted"] == "images/test holds 1 images that no list has, as 000006.jpg"
+    assert found["unlisted"] == "images/test holds 1 image that no list has, as 000006.jpg"
     assert len(found) == 3
 
 
