@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from rlrr.backbones.families import family_of, stage_depth
+from rlrr.backbones.families import stage_depth
 from rlrr.compare.plan import Plan
 from rlrr.compare.published import Ablation, published_ablation
 from rlrr.compare.runner import Job
@@ -136,11 +136,11 @@ def depth_of(model: nn.Module) -> int:
     """Return the number of blocks of a backbone; in Swin and ResNet of the longest stage.
 
     Raises:
-        RLRRError: the family is not known, so that no blocks can be chosen.
+        RLRRError: the blocks are not known, so that none can be chosen.
     """
-    if family_of(model) is None:
-        raise UsageError(f"The blocks of this {type(model).__name__} are not known: leave out `tables` fig2.")
-    return stage_depth(model)
+    if depth := stage_depth(model):
+        return depth
+    raise UsageError(f"The blocks of this {type(model).__name__} are not known: leave out `tables` fig2.")
 
 
 def _sides() -> list[Variation]:
