@@ -265,6 +265,8 @@ def _content(path: Path) -> Any:
         if path.suffix == ".md":
             lines = path.read_text(encoding="utf-8").splitlines()
             return [line for line in lines if not line.startswith(("- training:", "- peak memory:"))]
+        if path.suffix == ".yaml":  # the comments name the folder that the command was started in
+            return [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     except ValueError:
         pass
     return file_checksum(path)
