@@ -97,7 +97,7 @@ BY_MODEL_TYPE = {name: _TRANSFORMERS_VIT for name in _MODEL_TYPES}
 
 @dataclass(frozen=True)
 class KnownKind:
-    """What is known of a family whose parts are told from the kinds of its modules (`rlrr.backbones.by_kind`)."""
+    """Facts about a family whose parts are told from the kinds of its modules (`rlrr.backbones.by_kind`)."""
 
     fused_blocks: Mapping[str, int] = field(default_factory=dict)
     """Number of projections stacked one after the other in one linear, by the linear's name."""

@@ -37,6 +37,11 @@ _BY_FORWARD: dict[object, Kind] = {
 }
 
 
+def has_plain_forward(module: nn.Module) -> bool:
+    """Tell whether the class of a module has the forward of a known kind and none of its own."""
+    return type(module).forward in _BY_FORWARD
+
+
 def kind_of(module: nn.Module) -> Kind | None:
     """Return the kind of a module that computes what its kind computes; None for any other module.
 

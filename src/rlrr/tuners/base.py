@@ -30,7 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlrr.backbones.anatomy import Family, regex_of, walk
 from rlrr.backbones.families import call_fused_linears, classifier_names, family_of, module_names
-from rlrr.backbones.kinds import CONVOLUTIONS, LINEARS, NORMS
+from rlrr.backbones.kinds import NORMS, has_plain_forward
 from rlrr.errors import RLRRError
 from rlrr.tuners.config import TunerConfig, check_choice
 from rlrr.tuners.layer import AdaptedLayer
@@ -40,9 +40,6 @@ from rlrr.tuners.plain import holders, is_patched
 from rlrr.tuners.provenance import warn_of_another_backbone
 from rlrr.tuners.targets import check_entries, targeted
 
-# A subclass with a forward of its own, as a standardised convolution, computes something else.
-_PLAIN = (*LINEARS, *NORMS, *CONVOLUTIONS)
-_PLAIN_FORWARDS = {kind.forward for kind in _PLAIN}
 _OF_PEFT = ("alora_offsets",)  # what PEFT itself takes of a call
 
 logger = logging.getLogger(__name__)
@@ -103,11 +100,9 @@ class VisionTuner(BaseTuner):
             )
         parts = self.parts_of(family)
         if parts is None:
-            return (
-                None
-                if family is None
-                else self._adaptable(model, family.target_modules(model, layers, config.parts), config)
-            )
+            if family is None:
+                return None
+            return self._adaptable(model, family.target_modules(model, layers, config.parts), config)
         for part in config.parts or ():
             check_choice("parts", part, self.default_parts or ())
         names = [name for part in parts for name in module_names(model, part, layers)]
@@ -302,7 +297,7 @@ class VisionTuner(BaseTuner):
 
 def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Tell whether a module is one of these kinds and computes what its kind computes."""
-    return isinstance(module, kinds) and type(module).forward in _PLAIN_FORWARDS and not is_patched(module)
+    return isinstance(module, kinds) and has_plain_forward(module) and not is_patched(module)
 
 
 def frozen_norms(model: nn.Module) -> list[nn.Module]:

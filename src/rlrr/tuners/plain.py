@@ -1,4 +1,4 @@
-"""What a module must be for an adapter to stand for another weight of it: plain, with a weight and bias of its own."""
+"""Checks that a module is plain and owns its weight and bias, so that an adapter can stand for another weight."""
 
 from __future__ import annotations
 

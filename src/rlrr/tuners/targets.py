@@ -69,7 +69,7 @@ def check_patterns(setting: str, patterns: Iterable[str], model: nn.Module) -> N
 
 def _check_layers(config: Any, names: list[str]) -> None:
     """Refuse indices of blocks in which nothing is adapted, and names of lists of blocks that are none."""
-    if not isinstance(config.target_modules if hasattr(config, "target_modules") else None, (list, set)):
+    if not isinstance(getattr(config, "target_modules", None), (list, set)):
         return  # with default targets the families look at the indices
     indices = getattr(config, "layers_to_transform", None)
     patterns = getattr(config, "layers_pattern", None) or []
