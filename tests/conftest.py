@@ -1,5 +1,6 @@
 """What many tests need: a tiny backbone in a folder, and small folders of images that can be told apart."""
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -17,6 +18,12 @@ from PIL import Image
 from rlrr.interop.timm_folder import write_timm_folder
 
 CLASSES = ("red", "green", "blue")
+
+
+def pytest_collection_finish():
+    """A collection of garbage, of which each training makes some, passes over what the imports have made."""
+    gc.freeze()
+
 
 
 @pytest.fixture(autouse=True)

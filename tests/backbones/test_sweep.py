@@ -31,7 +31,12 @@ def sweep(monkeypatch):
     return importlib.import_module("backbones")
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+LONG = {"resnest14d"}  # many small convolutions: as long as all the others
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.soak] if name in LONG else []) for name in SAMPLE]
+)
 def test_a_model_works_by_default_or_says_what_does_not(sweep, name):
     row = sweep.check_any(name)
     refused = {check for check, words in row["checks"].items() if words.startswith("refused")}
