@@ -25,7 +25,6 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
     """Tests of tiny models are faster on one thread, and equal to the bit whatever the machine."""

@@ -47,8 +47,10 @@ def stage(modules, tmp_path_factory):
         yield made
 
 
-# in soak each command at a file operation, and two by the clock
-@pytest.mark.parametrize("number", [pytest.param(n, marks=[] if n in (1, 3, 6) else pytest.mark.soak) for n in range(7)])
+KILLS = [pytest.param(n, marks=[] if n in (1, 3, 6) else pytest.mark.soak) for n in range(7)]
+
+
+@pytest.mark.parametrize("number", KILLS)  # each command at a file operation, and two by the clock
 def test_a_killed_command_ends_as_an_undisturbed_one_when_it_is_called_again(modules, stage, number):
     case = modules.disturb.kill(stage, number, seed=7)
     assert case["ok"], case
