@@ -44,9 +44,9 @@ def graphs(request, monkeypatch):
     ("options", "graphs"),
     [
         ({"batch_size": 9}, "aot_eager"),  # 9, 9 and 6 of 24 images; differentiated ahead
-        ({"method": "lora", "precision": "bf16"}, "eager"),
         ({"precision": "bf16"}, "eager"),
-        ({"ema": 0.9, "label_smoothing": 0.1, "accumulate": 2}, "eager"),
+        pytest.param({"method": "lora", "precision": "bf16"}, "eager", marks=pytest.mark.soak),
+        pytest.param({"ema": 0.9, "label_smoothing": 0.1, "accumulate": 2}, "eager", marks=pytest.mark.soak),
     ],
     ids=str,
     indirect=["graphs"],

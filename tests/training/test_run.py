@@ -152,7 +152,13 @@ def test_a_killed_run_resumes_to_the_same_bits(recipe, whole, tmp_path, options,
 
 
 @pytest.mark.parametrize(
-    "options", [RANDOM, RANDOM | {"select": "last"}, PATIENT, PATIENT | {"select": "last", "learning_rate": 1e-5}]
+    "options",
+    [
+        RANDOM,
+        pytest.param(RANDOM | {"select": "last"}, marks=pytest.mark.soak),
+        PATIENT,
+        pytest.param(PATIENT | {"select": "last", "learning_rate": 1e-5}, marks=pytest.mark.soak),
+    ],
 )
 def test_a_run_killed_between_training_and_its_adapter_takes_no_step_more(recipe, whole, tmp_path, options):
     options = recipe(**options)
