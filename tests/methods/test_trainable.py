@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -25,14 +25,19 @@ class Toy(nn.Module):
         return nn.functional.linear(x, self.second.weight, self.second.bias) if self.bypass else self.second(x)
 
 
-def toy(bypass: bool = False) -> PeftModel:
-    return get_peft_model(Toy(bypass), RLRRConfig(target_modules=["first", "second"]))
+def toy(bypass: bool = False, config: type[PeftConfig] = RLRRConfig) -> PeftModel:
+    return get_peft_model(Toy(bypass), config(target_modules=["first", "second"]))
 
 
-def test_a_layer_that_is_never_called_is_named():
-    check_adapted(toy(), torch.zeros(1, 4))
+def test_a_layer_that_never_acts_is_named():
+    check_adapted(toy(config=LoraConfig), torch.zeros(1, 4))
     with pytest.raises(RLRRError, match=r"1 of 2 adapted layers are never called, such as \S*second: "):
-        check_adapted(toy(bypass=True), torch.zeros(1, 4))
+        check_adapted(toy(bypass=True, config=LoraConfig), torch.zeros(1, 4))
+
+
+def test_a_layer_whose_weight_alone_is_read_acts():
+    check_adapted(toy(), torch.zeros(1, 4))
+    check_adapted(toy(bypass=True), torch.zeros(1, 4))
 
 
 def test_a_parameter_wrongly_trainable_or_frozen_is_named():

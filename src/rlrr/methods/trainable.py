@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -66,16 +66,17 @@ def _named(content: nn.Module | nn.Parameter, name: str) -> list[tuple[str, nn.P
 
 
 def check_adapted(model: PeftModel, example: Tensor) -> None:
-    """Check, after injection, that exactly the adapter is trainable and that every adapted layer is called.
+    """Check, after injection, that exactly the adapter is trainable and that every adapted layer acts.
 
-    Some timm families read `layer.weight` past the layer, so that its adapter would never act.
+    A module that reads `layer.weight` past the layer gets the weight that our own layers make; of PEFT's it gets the
+    frozen one, so that the adapter would never act.
 
     Args:
         model: The adapted model.
         example: A batch of images, (batch, 3, H, W); zeros will do.
 
     Raises:
-        RLRRError: naming the layers that are never called, or the parameters that are wrongly (not) trainable.
+        RLRRError: naming the layers that do not act, or the parameters that are wrongly (not) trainable.
     """
     layers: dict[str, Any] = {n: module for n, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
     trainable = {id(parameter) for _, _, parameter in adapter_tensors(model)}
@@ -95,13 +96,28 @@ def check_adapted(model: PeftModel, example: Tensor) -> None:
         for name, layer in layers.items()
     ]
     was_training = model.training
-    with torch.no_grad():
-        model.eval()(example)
-    model.train(was_training)
-    for hook in hooks:
-        hook.remove()
-    if missed := sorted(layers.keys() - called):
-        raise RLRRError(
-            f"{len(missed)} of {len(layers)} adapted layers are never called, such as {missed[0]}: this backbone reads "
-            "their weights directly, so an adapter there would do nothing. Leave them out of target_modules."
-        )
+    try:
+        with torch.no_grad():
+            model.eval()(example)
+        for hook in hooks:
+            hook.remove()
+        idle = {name: layers[name] for name in sorted(layers.keys() - called)}
+        if missed := idle and _without_gradient(model, idle, example):
+            raise RLRRError(
+                f"{len(missed)} of {len(layers)} adapted layers are never called, such as {missed[0]}: this backbone "
+                "reads their weights directly, so an adapter there would do nothing. Leave them out of target_modules."
+            )
+    finally:
+        model.train(was_training)
+
+
+def _without_gradient(model: nn.Module, layers: Mapping[str, nn.Module], example: Tensor) -> list[str]:
+    """Name those of the layers of which no trained tensor has a part in the model's output."""
+    trained = {name: [p for p in layer.parameters() if p.requires_grad] for name, layer in layers.items()}
+    tensors = [parameter for of_one in trained.values() for parameter in of_one]
+    with torch.enable_grad():
+        output = model(example)
+        total = (output if isinstance(output, Tensor) else output[0]).sum()
+        gradients = torch.autograd.grad(total, tensors, allow_unused=True) if tensors and total.requires_grad else ()
+    acting = {id(tensor) for tensor, gradient in zip(tensors, gradients, strict=False) if gradient is not None}
+    return [name for name, of_one in trained.items() if not acting & {id(parameter) for parameter in of_one}]
