@@ -55,9 +55,15 @@ def test_classes_the_run_does_not_know_are_named(refused, make_images, finished_
     make_images(tmp_path / "more", 2, classes=("red", "violet"))
     said = refused("evaluate", finished_run, tmp_path / "more", "--output", out, code=1)
     assert said == (
-        "more has classes that the run does not know (violet); it knows blue, green, red: "
-        "is this the data of the run? If so, rename their folders."
+        "more has classes that the run does not know (violet); it knows blue, green, red. "
+        "Is this the data of the run? If so, rename their folders."
     )
+
+
+def test_data_in_a_folder_of_its_own_are_found(refused, make_images, finished_run, tmp_path, out):
+    make_images(tmp_path / "more" / "inside" / "data", 2)
+    said = refused("evaluate", finished_run, tmp_path / "more", "--output", out, code=1)
+    assert "Did you mean more/inside/data?" in said
 
 
 def test_bad_images_are_named_or_skipped_and_counted(rlrr, finished_run, images, tmp_path, out):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rlrr.cli.machine import add_machine, machine_of
 from rlrr.cli.parser import Parser
 from rlrr.errors import require
 
@@ -35,12 +36,7 @@ def add_arguments(parser: Parser) -> None:
         help="Passes over the training images; by default those of the packaged recipe.",
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the split and of training.")
-    parser.add_argument(
-        "--threads",
-        type=int | None,
-        default=None,
-        help="Threads for computing on the CPU; by default all that this process may use.",
-    )
+    add_machine(parser, "device", "threads")
     parser.add_json()
 
 
@@ -52,7 +48,7 @@ def run(options: Any) -> None:
     from rlrr.cli.show import print_json, print_table
     from rlrr.compare.demo import COLUMNS, demo_recipe, results, run_demo
 
-    recipe = replace(demo_recipe(), seed=options.seed, threads=options.threads)
+    recipe = replace(demo_recipe(), seed=options.seed, **machine_of(options))
     if options.epochs is not None:
         recipe = replace(recipe, epochs=options.epochs)
     folder = Path(options.output)

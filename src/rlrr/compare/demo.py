@@ -82,7 +82,7 @@ def run_demo(
         say(f"{METHODS[method].title}: {METHODS[method].summary}")
         started = (folder / method / RECIPE).exists()
         record = train(replace(recipe, method=method), folder / method, overwrite=overwrite, resume=resume and started)
-        evaluation = evaluate_split(load(folder / method), test, f"{record.data['name']}, test")
+        evaluation = evaluate_split(load(folder / method, device=recipe.device), test, f"{record.data['name']}, test")
         outcomes[method] = Outcome(record, evaluation, (folder / method / TENSORS).stat().st_size)
     _write_report(recipe, folder, outcomes, test)
     return outcomes

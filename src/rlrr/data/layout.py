@@ -21,7 +21,7 @@ def guess(root: Path, folder: Path) -> str:
         root: The data.
         folder: `root`, or the split's folder in it that has no two classes.
     """
-    if inner := _inner(folder):
+    if inner := inner_data(folder):
         return (
             f" Did you mean {inner}?"
             if folder == root
@@ -68,7 +68,7 @@ def holds_classes(folder: Path) -> bool:
     return bool(folders) and not any(is_image(file) for file in files)
 
 
-def _inner(folder: Path) -> Path | None:
+def inner_data(folder: Path) -> Path | None:
     """Find the nearest folder below with a train folder or with two folders of images."""
     level = [folder]
     for _ in range(_DEEPEST):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import numpy as np
 
 from rlrr.data import ImageData, Split, data_source, load_data, prepare_split
+from rlrr.data.layout import inner_data
 from rlrr.data.pipeline import preparation
 from rlrr.data.split import enumerated, one_form
 from rlrr.errors import RLRRError, UsageError
@@ -126,7 +127,9 @@ def evaluate(
     chosen, name = _choose(content, split)
     if trained_on and (role := _role(name, recipe)):
         name = f"{name}: {role}"
-    return evaluate_split(classifier, _relabel(chosen, content, classifier), f"{content.name}, {name}", bad_images)
+    return evaluate_split(
+        classifier, _relabel(chosen, content, classifier, Path(data)), f"{content.name}, {name}", bad_images
+    )
 
 
 def evaluate_split(
@@ -225,14 +228,16 @@ def _choose(data: ImageData, name: str | None) -> tuple[Split, str]:
     return present[name], name
 
 
-def _relabel(split: Split, data: ImageData, classifier: Classifier) -> Split:
+def _relabel(split: Split, data: ImageData, classifier: Classifier, folder: Path) -> Split:
     """Relabel a split with the classifier's indices, by class name."""
     known, named = ([*map(one_form, names)] for names in (classifier.classes, data.classes))
     unknown = sorted(set(named) - set(known))
     if unknown:
+        inner = inner_data(folder) if len(unknown) == len(named) and folder.is_dir() else None
+        meant = f"Did you mean {inner}?" if inner else "Is this the data of the run? If so, rename their folders."
         raise RLRRError(
             f"{data.name} has classes that the run does not know ({enumerated(unknown, 5)}); it knows "
-            f"{enumerated(classifier.classes, 5)}: is this the data of the run? If so, rename their folders."
+            f"{enumerated(classifier.classes, 5)}. {meant}"
         )
     index = [known.index(name) for name in named]
     return Split(split.images, [index[label] for label in split.labels], split.names)
