@@ -63,7 +63,7 @@ def test_classes_the_run_does_not_know_are_named(refused, make_images, finished_
 def test_data_in_a_folder_of_its_own_are_found(refused, make_images, finished_run, tmp_path, out):
     make_images(tmp_path / "more" / "inside" / "data", 2)
     said = refused("evaluate", finished_run, tmp_path / "more", "--output", out, code=1)
-    assert "Did you mean more/inside/data?" in said
+    assert f"Did you mean {tmp_path / 'more' / 'inside' / 'data'}?" in said
 
 
 def test_bad_images_are_named_or_skipped_and_counted(rlrr, finished_run, images, tmp_path, out):
