@@ -86,6 +86,9 @@ CASES = {
     "stream": _toy("stream", ["0", "1"]),
 }
 
+COMPILED = ("rlrr", "ssf", "adaptformer", "shared tensors", "before", "behind")
+"""One case of each base, which torch.compile is tried on."""
+
 
 @dataclass(frozen=True)
 class Golden:
@@ -182,6 +185,14 @@ PEFT_SUITES = {
         (r"blocks\.\d+", r"vit\.layers\.\d+"),
     ),
 }
+
+
+COUNTS = (  # settings, numbers of trained parameters of ViT-B/16 and ViT-L/16 beside the head; None if not published
+    (RLRRConfig(), 288_768, None),
+    (SSFConfig(), 205_824, 544_768),
+    (AdaptFormerConfig(bottleneck=8), 156_768, 417_984),
+    (AdaptFormerConfig(bottleneck=64), 1_189_632, None),
+)
 
 
 def shows(method: str, targets: Any, **settings: Any) -> PeftConfig:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from tests.tuners.cases import CASES, Block, blocks
+from tests.tuners.cases import CASES, COMPILED, Block, blocks
 from tests.tuners.toys import TOYS
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -90,6 +90,35 @@ def test_the_adapter_and_nothing_else_is_trained(case):
     trained = {id(p) for p in model.parameters() if p.requires_grad}
     learned = {id(p) for n, p in model.named_parameters() if model.base_model.prefix in n or ".modules_to_save." in n}
     assert trained == learned
+
+
+def test_steps_with_decay_leave_every_frozen_bit_as_it_was(case):
+    model, x = adapted(case), inputs(case)
+    frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    frozen |= {name: buffer.clone() for name, buffer in model.named_buffers()}
+    trained = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.5)
+    model.train()
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        optimizer.step()
+    after = model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in frozen.items() if name in after)
+    assert not any(torch.equal(after[name], value) for name, value in trained.items())
+
+
+def test_under_bf16_autocast_outputs_are_near_and_gradients_finite(case):
+    model, x = adapted(case).float(), inputs(case).float()
+    exact = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(x)
+    assert (output.float() - exact).abs().max() < 0.1 * exact.abs().max()
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(x).float().square().sum()
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
 def test_every_trained_tensor_gets_the_gradient_of_finite_differences(case):
@@ -267,6 +296,23 @@ def test_neutral_values_leave_the_model_as_it_was(case):
         plain = model(x)
     if not base:
         torch.testing.assert_close(model(x), plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_compiled_model_gives_the_same_and_has_the_same_gradients(name):
+    case = CASES[name]
+    model, x = adapted(case), inputs(case)
+    trained = [p for p in model.parameters() if p.requires_grad]
+
+    def run(call):
+        output = call(x)
+        return [output, *torch.autograd.grad(output.square().sum(), trained)]
+
+    expected = run(model.train())
+    torch.compiler.reset()
+    torch.testing.assert_close(run(torch.compile(model, backend="aot_eager")), expected)
+    torch.compiler.reset()
 
 
 def test_dropout_inside_an_update_acts_in_training_alone():
