@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -14,6 +15,7 @@ pytestmark = pytest.mark.slow
 def test_methods_are_listed(rlrr):
     lines = rlrr("methods").out.partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in lines[2:]] == list(METHODS)
+    assert re.search(r"^adaptformer +Chen et al., NeurIPS 2022 +1,189,632 +no +yes +yes$", "\n".join(lines), re.M)
 
 
 def test_methods_as_json(rlrr):
@@ -21,6 +23,7 @@ def test_methods_as_json(rlrr):
     assert list(found) == list(METHODS)
     assert found["rlrr"]["learning_rate"] == METHODS["rlrr"].learning_rate
     assert found["linear"]["config"] is None
+    assert found["ssf"]["parameters"] == 205_824
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -3,7 +3,7 @@
 import pytest
 
 from rlrr.errors import RLRRError
-from rlrr.methods.abilities import abilities
+from rlrr.methods.abilities import abilities, starts_at_pretraining
 
 
 @pytest.mark.parametrize(("method", "merges", "combines"), [("rlrr", 1, 1), ("ssf", 1, 0), ("adaptformer", 0, 0)])
@@ -14,3 +14,10 @@ def test_a_method_is_asked_through_a_small_model(method, merges, combines):
 def test_an_unknown_method_is_refused():
     with pytest.raises(RLRRError, match="no method"):
         abilities("rllr")
+
+
+@pytest.mark.parametrize(
+    ("method", "starts"), [("rlrr", False), ("ssf", False), ("adaptformer", True), ("linear", True)]
+)
+def test_a_method_starts_at_pretraining_or_not(method, starts):
+    assert starts_at_pretraining(method) is starts

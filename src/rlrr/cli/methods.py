@@ -35,15 +35,14 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: Any) -> None:
     """List the methods, or explain one."""
-    from rlrr.cli.show import print_json, print_table
+    from rlrr.cli.show import print_json
 
     if options.name is None:
+        listed = overview()
         if options.json:
-            print_json({name: asdict(method) for name, method in METHODS.items()})
-            return
-        rows = [[name, f"{method.learning_rate:g}", method.summary] for name, method in METHODS.items()]
-        print_table(["method", "learning rate", "what is trained"], rows)
-        print("\n`rlrr methods NAME` lists the settings of a method, which `rlrr train --set name=value` changes.")
+            print_json(listed)
+        else:
+            _print_overview(listed)
         return
     if options.name not in METHODS:
         raise UsageError(f"There is no method {options.name!r}.{did_you_mean(options.name, METHODS)}")
@@ -52,6 +51,21 @@ def run(options: Any) -> None:
         print_json(explained)
     else:
         _print(explained)
+
+
+def overview() -> dict[str, dict[str, Any]]:
+    """Describe every method: its row of the table, parameters on ViT-B/16, abilities, and whether it starts there."""
+    from rlrr.methods.abilities import abilities, starts_at_pretraining
+
+    return {
+        name: asdict(method)
+        | {
+            "parameters": _parameters(name),
+            "abilities": abilities(name),
+            "starts_at_pretraining": starts_at_pretraining(name),
+        }
+        for name, method in METHODS.items()
+    }
 
 
 def explain(name: str) -> dict[str, Any]:
@@ -99,6 +113,27 @@ def _parameters(name: str) -> int:
 
     with torch.device("meta"):
         return parameter_counts(apply_method(timm.create_model(_MODEL, num_classes=10), name))["adapter"]
+
+
+def _print_overview(listed: dict[str, dict[str, Any]]) -> None:
+    from rlrr.cli.show import print_table
+
+    rows = [
+        [
+            name,
+            METHODS[name].citation or "-",
+            f"{row['parameters']:,}",
+            *("yes" if row["abilities"][ability] else "no" for ability in ("can_merge", "can_mix")),
+            "yes" if row["starts_at_pretraining"] else "no",
+        ]
+        for name, row in listed.items()
+    ]
+    print_table(["method", "paper", "parameters", "merges", "mixes", "starts at pre-training"], rows)
+    print(
+        "\nparameters: of ViT-B/16, without the classifier, by default settings. mixes: a batch may hold images of "
+        "several\nadapters. `rlrr methods NAME` says what is trained, and lists the settings, which `rlrr train --set "
+        "name=value`\nchanges."
+    )
 
 
 def _print(explained: dict[str, Any]) -> None:

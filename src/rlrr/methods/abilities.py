@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from rlrr.methods.apply import apply_method
@@ -14,6 +15,21 @@ def abilities(method: str) -> dict[str, bool]:
     Raises:
         RLRRError: there is no such method.
     """
-    small = VisionTransformer(img_size=32, patch_size=16, embed_dim=48, depth=1, num_heads=3, num_classes=2)
-    model = apply_method(small, method)
+    model = apply_method(_small(), method)
     return {ask.__name__: ask(model) for ask in (can_merge, can_mix, can_combine, can_split)}
+
+
+@torch.no_grad()
+def starts_at_pretraining(method: str) -> bool:
+    """Tell whether a small ViT gives the same logits before and after an untrained adapter of a method is added.
+
+    Raises:
+        RLRRError: there is no such method.
+    """
+    model, images = _small().eval(), torch.rand(2, 3, 32, 32)
+    before = model(images)
+    return torch.allclose(apply_method(model, method).eval()(images), before, atol=1e-5)
+
+
+def _small() -> VisionTransformer:
+    return VisionTransformer(img_size=32, patch_size=16, embed_dim=48, depth=1, num_heads=3, num_classes=2)

@@ -15,7 +15,7 @@ class Method:
         name: The method's name in recipes and on the command line.
         title: The name that tables and legends show.
         summary: One sentence on what is trained.
-        paper: Where the method was published; "" for common practice.
+        paper: Where the method was published, as "AUTHORS, TITLE, VENUE, arXiv NUMBER"; "" for common practice.
         learning_rate: Peak learning rate of AdamW where the recipe names none.
         config: Import path of the PEFT config that holds the method's settings, as "peft:LoraConfig"; None for a
             method that trains some of the model's own weights.
@@ -35,6 +35,12 @@ class Method:
     parts: tuple[str, ...] = ()
     select: str | None = None
     objective: str | None = None
+
+    @property
+    def citation(self) -> str:
+        """Authors and venue of the paper, for tables; "" for common practice."""
+        parts = self.paper.split(", ")
+        return f"{parts[0]}, {parts[-2]}" if self.paper else ""
 
 
 METHODS = {
