@@ -66,6 +66,8 @@ class TunerConfig(PeftConfig):
                 "layers_to_transform and layers_pattern cannot be used with a regex in target_modules: "
                 "name the blocks in the regex, as in 'blocks\\.(0|1)\\..*'."
             )
+        if self.layers_to_transform == []:
+            raise RLRRError("layers_to_transform is empty: name at least one block, or leave it out for all.")
         if self.layers_pattern and self.layers_to_transform is None:
             raise RLRRError("layers_pattern needs layers_to_transform: give the indices of the blocks too.")
 

@@ -39,6 +39,7 @@ REFUSED = {
     "together leave out the frozen weight": {"residual": False, "multiply_weight": False},
     "leave out target_modules, or parts": {"target_modules": ["qkv"], "parts": ["attn"]},
     "parts is empty": {"parts": []},
+    "layers_to_transform is empty": {"layers_to_transform": []},
     "cannot be used with a regex": {"target_modules": "blocks.*", "layers_to_transform": 0},
     "with a regex in target_modules": {"target_modules": ".*", "layers_pattern": "blocks"},
     "layers_pattern needs layers_to_transform": {"target_modules": ["qkv"], "layers_pattern": "blocks"},
