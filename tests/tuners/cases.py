@@ -15,6 +15,7 @@ from torch import nn
 
 from rlrr import RLRRConfig
 from rlrr.tuners.adaptformer import AdaptFormerConfig
+from rlrr.tuners.repadapter import RepAdapterConfig
 from rlrr.tuners.ssf import SSFConfig
 
 
@@ -79,6 +80,7 @@ CASES = {
         (5, 8),
         frozenset({"merge", "combine"}),
     ),
+    "repadapter": Case(lambda: RepAdapterConfig(bottleneck=4, scale=0.5, dropout=0.0), denied=frozenset({"combine"})),
     "shared tensors": _toy("shared", ["attn", "mlp"]),
     "beside": _toy("beside", ["mlp"]),
     "behind": _toy("behind", ["mlp"]),
@@ -124,6 +126,17 @@ GOLDEN = {
         ),
     ),
     "adaptformer": Golden(AdaptFormerConfig(bottleneck=4), ((r"adaptmlp\.(down|up)_proj", r"adaptformer_branch.\1"),)),
+    "repadapter": Golden(
+        RepAdapterConfig(bottleneck=4, scale=0.5),
+        (
+            (r"adapter_attn", "attn.qkv"),
+            (r"adapter_mlp", "mlp.fc1"),
+            (r"conv_A.weight", "repadapter_down"),
+            (r"conv_A.bias", "repadapter_down_bias"),
+            (r"conv_B.weight", "repadapter_up"),
+            (r"conv_B.bias", "repadapter_up_bias"),
+        ),
+    ),
 }
 
 
@@ -162,6 +175,7 @@ _VIT = (
     r".*(q_proj|k_proj|v_proj|o_proj|fc1|fc2|layernorm_before|layernorm_after|patch_embeddings\.projection)"
     r"|vit\.layernorm",
 )
+_VIT_LINEARS = (r"blocks\.\d+\.(attn\.qkv|mlp\.fc1)", r".*(q_proj|k_proj|v_proj|fc1)")
 PEFT_SUITES = {
     "rlrr": PeftSuite(
         RLRRConfig,
@@ -184,6 +198,13 @@ PEFT_SUITES = {
         _LINEARS,
         (r"blocks\.\d+", r"vit\.layers\.\d+"),
     ),
+    "repadapter": PeftSuite(
+        RepAdapterConfig,
+        {"init_weights": True, "dropout": 0.0, "bottleneck": 2},
+        {"init_weights": False, "dropout": 0.0, "bottleneck": 2},
+        _LINEARS,
+        _VIT_LINEARS,
+    ),
 }
 
 
@@ -192,6 +213,7 @@ COUNTS = (  # settings, numbers of trained parameters of ViT-B/16 and ViT-L/16 b
     (SSFConfig(), 205_824, 544_768),
     (AdaptFormerConfig(bottleneck=8), 156_768, 417_984),
     (AdaptFormerConfig(bottleneck=64), 1_189_632, None),
+    (RepAdapterConfig(), 239_808, 639_360),
 )
 
 
@@ -202,5 +224,5 @@ def shows(method: str, targets: Any, **settings: Any) -> PeftConfig:
 
 
 METHODS = tuple(PEFT_SUITES)
-WEIGHTS = ("rlrr", "ssf")
+WEIGHTS = ("rlrr", "ssf", "repadapter")
 """Methods that amount to other weights; the rest have branches."""

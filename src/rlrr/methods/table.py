@@ -97,5 +97,14 @@ METHODS = {
             config="rlrr.tuners.adaptformer:AdaptFormerConfig",
             parts=("block",),
         ),
+        Method(
+            name="repadapter",
+            title="RepAdapter",
+            summary="A linear bottleneck before qkv and before the MLP of each block, which merges.",
+            paper="Luo et al., Towards Efficient Visual Adaption via Structural Re-parameterization, 2023, arXiv 2302.08106",
+            learning_rate=1e-3,
+            config="rlrr.tuners.repadapter:RepAdapterConfig",
+            parts=("attn.qkv", "mlp.fc1"),
+        ),
     )
 }
