@@ -15,6 +15,7 @@ from torch import nn
 
 from rlrr import RLRRConfig
 from rlrr.tuners.adaptformer import AdaptFormerConfig
+from rlrr.tuners.arc import ARCConfig
 from rlrr.tuners.repadapter import RepAdapterConfig
 from rlrr.tuners.ssf import SSFConfig
 
@@ -81,6 +82,7 @@ CASES = {
         frozenset({"merge", "combine"}),
     ),
     "repadapter": Case(lambda: RepAdapterConfig(bottleneck=4, scale=0.5, dropout=0.0), denied=frozenset({"combine"})),
+    "arc": Case(lambda: ARCConfig(bottleneck=4, dropout=0.0), denied=frozenset({"combine"})),
     "shared tensors": _toy("shared", ["attn", "mlp"]),
     "beside": _toy("beside", ["mlp"]),
     "behind": _toy("behind", ["mlp"]),
@@ -103,7 +105,7 @@ class Golden:
     """
 
     config: PeftConfig
-    names: tuple[tuple[str, str], ...]
+    names: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
     def rename(self, name: str) -> str:
         """Give the adapter's name of one of the authors' tensors."""
@@ -137,6 +139,17 @@ GOLDEN = {
             (r"conv_B.bias", "repadapter_up_bias"),
         ),
     ),
+    "arc": Golden(
+        ARCConfig(bottleneck=6),
+        (
+            (r"^head_mlp\.", ""),
+            (r"^transformer\.(att|mlp)_down_projection", lambda m: "base_model.arc_" + m[1].replace("att", "attn")),
+            (r"^transformer\.layer", "blocks"),
+            (r"att_adapter\.adapter_", "attn.qkv.arc_"),
+            (r"mlp_adapter\.adapter_", "mlp.fc1.arc_"),
+            (r"arc_bias", "arc_shift"),
+        ),
+    ),
 }
 
 
@@ -149,7 +162,8 @@ class PeftSuite:
         same_start: Settings with which an untrained adapter leaves the model as it was, as PEFT's tests take for
             granted.
         random_start: Settings with which an untrained adapter shows.
-        models: Models of PEFT's suite, by title, with further settings.
+        models: Models of PEFT's suite, by title, with further settings; none for a method that is not defined on any
+            linears, but on a ViT's.
         vit: Regexes of what is adapted in timm's and in transformers' ViT.
     """
 
@@ -205,6 +219,13 @@ PEFT_SUITES = {
         _LINEARS,
         _VIT_LINEARS,
     ),
+    "arc": PeftSuite(
+        ARCConfig,
+        {"init_weights": True, "dropout": 0.0, "bottleneck": 2},
+        {"init_weights": False, "dropout": 0.0, "bottleneck": 2},
+        {},
+        _VIT_LINEARS,
+    ),
 }
 
 
@@ -214,6 +235,8 @@ COUNTS = (  # settings, numbers of trained parameters of ViT-B/16 and ViT-L/16 b
     (AdaptFormerConfig(bottleneck=8), 156_768, 417_984),
     (AdaptFormerConfig(bottleneck=64), 1_189_632, None),
     (RepAdapterConfig(), 239_808, 639_360),
+    (ARCConfig(), 96_432, 153_952),
+    (ARCConfig(parts=["attn.qkv"]), 48_216, None),
 )
 
 
@@ -223,6 +246,7 @@ def shows(method: str, targets: Any, **settings: Any) -> PeftConfig:
     return suite.config(target_modules=targets, **suite.random_start | settings)
 
 
-METHODS = tuple(PEFT_SUITES)
+METHODS = tuple(name for name, suite in PEFT_SUITES.items() if suite.models)
+"""Methods that are defined on any linears."""
 WEIGHTS = ("rlrr", "ssf", "repadapter")
-"""Methods that amount to other weights; the rest have branches."""
+"""Those of them that amount to other weights; the rest have branches."""

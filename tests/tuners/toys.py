@@ -76,7 +76,7 @@ class SharedModel(VisionTuner):
         square = is_plain(base_layer, nn.Linear) and base_layer.in_features == base_layer.out_features == config.width
         return SharedLayer if square else None
 
-    def start_shared(self, config):
+    def start_shared(self, config, modules):
         shapes = {"shared_down": (config.rank, config.width), "shared_up": (config.width, config.rank)}
         return {name: torch.randn(shape) for name, shape in shapes.items()}
 

@@ -101,9 +101,20 @@ METHODS = {
             name="repadapter",
             title="RepAdapter",
             summary="A linear bottleneck before qkv and before the MLP of each block, which merges.",
-            paper="Luo et al., Towards Efficient Visual Adaption via Structural Re-parameterization, 2023, arXiv 2302.08106",
+            paper="Luo et al., Towards Efficient Visual Adaption via Structural Re-parameterization, 2023, "
+            "arXiv 2302.08106",
             learning_rate=1e-3,
             config="rlrr.tuners.repadapter:RepAdapterConfig",
+            parts=("attn.qkv", "mlp.fc1"),
+        ),
+        Method(
+            name="arc",
+            title="ARC",
+            summary="Bottlenecks before qkv and the MLP whose projections all blocks share, rescaled in each.",
+            paper="Dong et al., Efficient Adaptation of Large Vision Transformer via Adapter Re-Composing, "
+            "NeurIPS 2023, arXiv 2310.06234",
+            learning_rate=5e-3,
+            config="rlrr.tuners.arc:ARCConfig",
             parts=("attn.qkv", "mlp.fc1"),
         ),
     )

@@ -16,6 +16,7 @@ package:
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -105,6 +106,8 @@ class VisionTuner(BaseTuner):
             return self._adaptable(model, family.target_modules(model, layers, config.parts), config)
         for part in config.parts or ():
             check_choice("parts", part, self.default_parts or ())
+        # a family may have another part in the place of the method's own
+        parts = [part for part in parts if part in (config.parts or parts)] or parts
         names = [name for part in parts for name in module_names(model, part, layers)]
         return self._adaptable(model, regex_of(names), config) if names else None
 
@@ -123,8 +126,17 @@ class VisionTuner(BaseTuner):
         inner = [inside for inside in module_names(self.model, part) if inside.startswith(f"{name}.")]
         return inner[0].removeprefix(f"{name}.") if len(inner) == 1 else None
 
-    def start_shared(self, config: Any) -> Mapping[str, Tensor]:
-        """Make the tensors that all layers share, by container, for a new adapter."""
+    def is_of(self, name: str, part: str) -> bool:
+        """Tell whether the module of a full name belongs to a part of the model's family."""
+        return name in module_names(self.model, part)
+
+    def start_shared(self, config: Any, modules: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
+        """Make the tensors that all layers share, by container, for a new adapter.
+
+        Args:
+            config: The adapter's settings.
+            modules: The modules that the adapter will adapt, by full name, before any adapter.
+        """
         return {}
 
     def check_name(self, adapter_name: str, model: nn.Module) -> None:
@@ -143,8 +155,9 @@ class VisionTuner(BaseTuner):
         for name in self.shared_containers:
             if not hasattr(self, name):
                 setattr(self, name, nn.ParameterDict())
-        for name, tensor in self.start_shared(config).items():
-            getattr(self, name)[adapter_name] = nn.Parameter(tensor, requires_grad=not config.inference_mode)
+        if self.shared_containers:
+            for name, tensor in self.start_shared(config, self._to_adapt(config, model)).items():
+                getattr(self, name)[adapter_name] = nn.Parameter(tensor, requires_grad=not config.inference_mode)
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except NoMatchingPeftModuleError as error:
@@ -156,6 +169,15 @@ class VisionTuner(BaseTuner):
                     setattr(module, name, child.original_module)
         for norm in frozen_norms(model):
             norm.eval()
+
+    def _to_adapt(self, config: TunerConfig, model: nn.Module) -> dict[str, nn.Module]:
+        """Find the modules that an adapter will adapt, before any adapter, by full name."""
+        chosen = copy.copy(config)
+        if chosen.target_modules is None:
+            chosen.target_modules = self.default_targets(model, config)
+            chosen.layers_to_transform = chosen.layers_pattern = None
+        found = targeted(chosen, model) if chosen.target_modules else ()
+        return {name: module.base_layer if isinstance(module, AdaptedLayer) else module for name, module in found}
 
     def train(self, mode: bool = True) -> Self:
         """Switch the mode, as for any module, but leave a frozen BatchNorm in evaluation mode.

@@ -38,7 +38,7 @@ class RepAdapterModel(VisionTuner):
             return None
         if base_layer.in_features % config.groups:
             raise RLRRError(
-                f"groups must divide the input's width of every adapted linear, and {config.groups} does not divide the "
-                f"{base_layer.in_features} of {name}: give other groups, or leave it out of target_modules."
+                f"groups must divide the input's width of every adapted linear, and {config.groups} does not divide "
+                f"the {base_layer.in_features} of {name}: give other groups, or leave it out of target_modules."
             )
         return RepAdapterLayer
