@@ -16,6 +16,8 @@ from torch import nn
 from rlrr import RLRRConfig
 from rlrr.tuners.adaptformer import AdaptFormerConfig
 from rlrr.tuners.arc import ARCConfig
+from rlrr.tuners.fact import FacTConfig
+from rlrr.tuners.lora_qv import LoRAQVConfig
 from rlrr.tuners.repadapter import RepAdapterConfig
 from rlrr.tuners.ssf import SSFConfig
 
@@ -83,6 +85,11 @@ CASES = {
     ),
     "repadapter": Case(lambda: RepAdapterConfig(bottleneck=4, scale=0.5, dropout=0.0), denied=frozenset({"combine"})),
     "arc": Case(lambda: ARCConfig(bottleneck=4, dropout=0.0), denied=frozenset({"combine"})),
+    "lora_qv": Case(lambda: LoRAQVConfig(rank=3, scale=0.5, dropout=0.0), denied=frozenset({"combine"})),
+    "fact": Case(lambda: FacTConfig(rank=3, scale=0.5, dropout=0.0), denied=frozenset({"combine"})),
+    "fact, tk": Case(
+        lambda: FacTConfig(decomposition="tk", rank=3, scale=0.5, dropout=0.0), denied=frozenset({"combine"})
+    ),
     "shared tensors": _toy("shared", ["attn", "mlp"]),
     "beside": _toy("beside", ["mlp"]),
     "behind": _toy("behind", ["mlp"]),
@@ -114,6 +121,14 @@ class Golden:
         return name
 
 
+_FACT = (
+    (r"^FacTu\.weight", "base_model.fact_down"),
+    (r"^FacTv\.weight", "base_model.fact_up"),
+    (r"^FacTc", "base_model.fact_core"),
+    (r"^FacTp", "base_model.fact_mix"),
+    (r"attn\.(q|k|v)_FacTs\.weight", r"attn.qkv.fact_\1"),
+    (r"(proj|fc1|fc2)_FacTs\.weight", r"\1.fact_\1"),
+)
 GOLDEN = {
     "ssf": Golden(
         SSFConfig(),
@@ -150,6 +165,11 @@ GOLDEN = {
             (r"arc_bias", "arc_shift"),
         ),
     ),
+    "lora_qv": Golden(
+        LoRAQVConfig(rank=4, scale=0.5), ((r"lora_(q|v)\.adapter_(down|up)\.weight", r"qkv.lora_qv_\1_\2"),)
+    ),
+    "fact_tt": Golden(FacTConfig(rank=4, scale=0.5), _FACT),
+    "fact_tk": Golden(FacTConfig(decomposition="tk", rank=4, scale=0.5), _FACT),
 }
 
 
@@ -226,6 +246,20 @@ PEFT_SUITES = {
         {},
         _VIT_LINEARS,
     ),
+    "lora_qv": PeftSuite(
+        LoRAQVConfig,
+        {"init_weights": True, "dropout": 0.0},
+        {"init_weights": False, "dropout": 0.0},
+        {},
+        (r"blocks\.\d+\.attn\.qkv", r".*(q_proj|v_proj)"),
+    ),
+    "fact": PeftSuite(
+        FacTConfig,
+        {"init_weights": True, "dropout": 0.0},
+        {"init_weights": False, "dropout": 0.0},
+        {},
+        (r"blocks\.\d+\.(attn\.qkv|attn\.proj)", r".*(q_proj|k_proj|v_proj|o_proj)"),
+    ),
 }
 
 
@@ -237,6 +271,11 @@ COUNTS = (  # settings, numbers of trained parameters of ViT-B/16 and ViT-L/16 b
     (RepAdapterConfig(), 239_808, 639_360),
     (ARCConfig(), 96_432, 153_952),
     (ARCConfig(parts=["attn.qkv"]), 48_216, None),
+    (LoRAQVConfig(), 294_912, 786_432),
+    (FacTConfig(rank=8), 21_504, None),
+    (FacTConfig(rank=16), 61_440, 106_496),
+    (FacTConfig(decomposition="tk", rank=16), 30_976, None),
+    (FacTConfig(decomposition="tk", rank=32), 86_528, 107_520),
 )
 
 

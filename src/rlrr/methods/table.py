@@ -117,5 +117,24 @@ METHODS = {
             config="rlrr.tuners.arc:ARCConfig",
             parts=("attn.qkv", "mlp.fc1"),
         ),
+        Method(
+            name="lora_qv",
+            title="LoRA on q, v",
+            summary="Low-rank terms of queries and values, as the papers on vision have LoRA.",
+            paper="Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022, arXiv 2106.09685",
+            learning_rate=1e-3,
+            config="rlrr.tuners.lora_qv:LoRAQVConfig",
+            parts=("attn.qkv",),
+        ),
+        Method(
+            name="fact",
+            title="FacT",
+            summary="Updates of all linears of the blocks, by factors that all of them share.",
+            paper="Jie & Deng, FacT: Factor-Tuning for Lightweight Adaptation on Vision Transformer, AAAI 2023, "
+            "arXiv 2212.03145",
+            learning_rate=1e-3,
+            config="rlrr.tuners.fact:FacTConfig",
+            parts=("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"),
+        ),
     )
 }

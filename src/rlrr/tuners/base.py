@@ -123,12 +123,20 @@ class VisionTuner(BaseTuner):
 
     def within(self, name: str, part: str) -> str | None:
         """Find the module of a part inside the module of a full name: its name from there; None if there is not one."""
-        inner = [inside for inside in module_names(self.model, part) if inside.startswith(f"{name}.")]
+        inner = [inside for inside in self.names_of(part) if inside.startswith(f"{name}.")]
         return inner[0].removeprefix(f"{name}.") if len(inner) == 1 else None
 
-    def is_of(self, name: str, part: str) -> bool:
-        """Tell whether the module of a full name belongs to a part of the model's family."""
-        return name in module_names(self.model, part)
+    def names_of(self, part: str) -> list[str]:
+        """List the full names of the modules of a part of the model's family, as they were before any adapter."""
+        known = self.__dict__.setdefault("_names_of_parts", {})  # a search each time would take seconds in large models
+        if part not in known:
+            known[part] = module_names(self.model, part)
+        return known[part]
+
+    def block_of(self, name: str) -> int | None:
+        """Give the index, among all blocks, of the one that holds the module of a full name; None if none does."""
+        blocks = self.names_of("block")
+        return next((index for index, block in enumerate(blocks) if name.startswith(f"{block}.")), None)
 
     def start_shared(self, config: Any, modules: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
         """Make the tensors that all layers share, by container, for a new adapter.

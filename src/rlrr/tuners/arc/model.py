@@ -42,12 +42,12 @@ class ARCModel(VisionTuner):
     def layer_class(self, base_layer: nn.Module, name: str, config: Any) -> type[AdaptedLayer] | None:
         if not is_plain(base_layer, nn.Linear):
             return None
-        return MLPLayer if self.is_of(name, "mlp.fc1") else AttentionLayer
+        return MLPLayer if name in self.names_of("mlp.fc1") else AttentionLayer
 
     def start_shared(self, config: ARCConfig, modules: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
         shared: dict[str, Tensor] = {}
         for name, module in modules.items():
-            container = "arc_mlp" if self.is_of(name, "mlp.fc1") else "arc_attn"
+            container = "arc_mlp" if name in self.names_of("mlp.fc1") else "arc_attn"
             width = getattr(module, "in_features", 0)
             if container in shared and len(shared[container]) != width:
                 raise RLRRError(
