@@ -14,6 +14,9 @@ from tests.tuners.toys import TOYS
 from torch import nn
 
 from rlrr import RLRRConfig
+from rlrr.tuners.adapter import AdapterConfig
+from rlrr.tuners.adapter.variants import VARIANTS
+from rlrr.tuners.adapter_plus import AdapterPlusConfig
 from rlrr.tuners.adaptformer import AdaptFormerConfig
 from rlrr.tuners.arc import ARCConfig
 from rlrr.tuners.fact import FacTConfig
@@ -83,6 +86,18 @@ CASES = {
         (5, 8),
         frozenset({"merge", "combine"}),
     ),
+    **{
+        f"adapter, {variant}": Case(
+            lambda variant=variant: AdapterConfig(  # type: ignore[misc]
+                variant=variant, bottleneck=6, dropout=None if VARIANTS[variant].dropout is None else 0.0
+            ),
+            denied=frozenset({"merge", "combine"}),
+        )
+        for variant in VARIANTS
+    },
+    "adapter_plus": Case(
+        lambda: AdapterPlusConfig(bottleneck=4, drop_path=0.0), denied=frozenset({"merge", "combine"})
+    ),
     "repadapter": Case(lambda: RepAdapterConfig(bottleneck=4, scale=0.5, dropout=0.0), denied=frozenset({"combine"})),
     "arc": Case(lambda: ARCConfig(bottleneck=4, dropout=0.0), denied=frozenset({"combine"})),
     "lora_qv": Case(lambda: LoRAQVConfig(rank=3, scale=0.5, dropout=0.0), denied=frozenset({"combine"})),
@@ -129,6 +144,7 @@ _FACT = (
     (r"attn\.(q|k|v)_FacTs\.weight", r"attn.qkv.fact_\1"),
     (r"(proj|fc1|fc2)_FacTs\.weight", r"\1.fact_\1"),
 )
+_BOTTLENECK = ((r"bottleneck\.1", "down"), (r"bottleneck\.4", "up"))
 GOLDEN = {
     "ssf": Golden(
         SSFConfig(),
@@ -143,6 +159,34 @@ GOLDEN = {
         ),
     ),
     "adaptformer": Golden(AdaptFormerConfig(bottleneck=4), ((r"adaptmlp\.(down|up)_proj", r"adaptformer_branch.\1"),)),
+    "adapter_pfeiffer": Golden(
+        AdapterConfig(variant="pfeiffer", bottleneck=4),
+        (
+            (r"transformer\.encoder\.layer", "blocks"),
+            (r"adapter_downsample", "mlp.adapter_branch.down"),
+            (r"adapter_upsample", "mlp.adapter_branch.up"),
+        ),
+    ),
+    "adapter_pfeiffer_adapterplus": Golden(
+        AdapterConfig(variant="pfeiffer_norm", bottleneck=4),
+        ((r"adapter\.", "adapter_branch."), *_BOTTLENECK, (r"norm_a", "norm")),
+    ),
+    "adapter_houlsby": Golden(
+        AdapterConfig(variant="houlsby", bottleneck=4),
+        ((r"adapter_attn\.", "attn.adapter_branch."), (r"\.adapter\.", ".mlp.adapter_branch."), *_BOTTLENECK),
+    ),
+    "adapter_houlsby_osu": Golden(
+        AdapterConfig(variant="houlsby_osu", bottleneck=4, scale=0.5),
+        ((r"ft_(attn|mlp)_module", r"\1.adapter_branch"), (r"_proj", "")),
+    ),
+    "adapter_noah": Golden(
+        AdapterConfig(variant="noah", bottleneck=4),
+        ((r"adapter\.ln1", "mlp.adapter_branch.down"), (r"adapter\.ln2", "mlp.adapter_branch.up")),
+    ),
+    "adapter_plus": Golden(
+        AdapterPlusConfig(bottleneck=4),
+        ((r"adapter\.", "adapter_plus_branch."), *_BOTTLENECK, (r"scaling", "scale")),
+    ),
     "repadapter": Golden(
         RepAdapterConfig(bottleneck=4, scale=0.5),
         (
@@ -232,6 +276,20 @@ PEFT_SUITES = {
         _LINEARS,
         (r"blocks\.\d+", r"vit\.layers\.\d+"),
     ),
+    "adapter": PeftSuite(
+        AdapterConfig,
+        {"init_weights": True},
+        {"init_weights": False},
+        _LINEARS,
+        (r"blocks\.\d+\.(attn|mlp)", r"vit\.layers\.\d+\.(attention|mlp)"),
+    ),
+    "adapter_plus": PeftSuite(
+        AdapterPlusConfig,
+        {"init_weights": True, "drop_path": 0.0},
+        {"init_weights": False, "drop_path": 0.0},
+        _LINEARS,
+        (r"blocks\.\d+", r"vit\.layers\.\d+"),
+    ),
     "repadapter": PeftSuite(
         RepAdapterConfig,
         {"init_weights": True, "dropout": 0.0, "bottleneck": 2},
@@ -268,6 +326,16 @@ COUNTS = (  # settings, numbers of trained parameters of ViT-B/16 and ViT-L/16 b
     (SSFConfig(), 205_824, 544_768),
     (AdaptFormerConfig(bottleneck=8), 156_768, 417_984),
     (AdaptFormerConfig(bottleneck=64), 1_189_632, None),
+    (AdapterConfig(variant="pfeiffer", bottleneck=96), 1_779_840, None),
+    (AdapterConfig(variant="pfeiffer", bottleneck=12), 230_544, None),
+    (AdapterConfig(variant="pfeiffer_norm"), 175_200, None),
+    (AdapterConfig(bottleneck=4), 165_984, None),
+    (AdapterConfig(), 313_536, 835_968),
+    (AdapterConfig(variant="houlsby_osu"), 313_536, None),
+    (AdapterConfig(variant="houlsby_osu", parts=["mlp.module"]), 156_768, None),
+    (AdapterConfig(variant="noah"), 156_768, None),
+    (AdapterPlusConfig(), 165_984, 442_560),
+    (AdapterPlusConfig(bottleneck=16), 313_536, None),
     (RepAdapterConfig(), 239_808, 639_360),
     (ARCConfig(), 96_432, 153_952),
     (ARCConfig(parts=["attn.qkv"]), 48_216, None),

@@ -72,6 +72,7 @@ def numbers(request) -> Numbers:
 @pytest.fixture
 def without_dropout(monkeypatch):
     monkeypatch.setattr(F, "dropout", lambda x, *args, **kwargs: x)
+    monkeypatch.setattr(torch.Tensor, "bernoulli_", lambda kept, share: kept.fill_(share))  # as drop path draws
 
 
 @torch.no_grad()

@@ -99,20 +99,25 @@ class VisionTuner(BaseTuner):
                 "%s has no default of its own in rlrr: what is adapted is chosen by the kinds of its modules.",
                 type(model).__name__,
             )
-        parts = self.parts_of(family)
+        parts = self.parts_of(family, config)
         if parts is None:
             if family is None:
                 return None
             return self._adaptable(model, family.target_modules(model, layers, config.parts), config)
         for part in config.parts or ():
-            check_choice("parts", part, self.default_parts or ())
+            check_choice("parts", part, self.default_parts or parts)
         # a family may have another part in the place of the method's own
         parts = [part for part in parts if part in (config.parts or parts)] or parts
         names = [name for part in parts for name in module_names(model, part, layers)]
         return self._adaptable(model, regex_of(names), config) if names else None
 
-    def parts_of(self, family: Family | None) -> tuple[str, ...] | None:
-        """Name the parts of a family that are adapted by default; None for those that the family names itself."""
+    def parts_of(self, family: Family | None, config: Any) -> tuple[str, ...] | None:
+        """Name the parts of a family that are adapted by default; None for those that the family names itself.
+
+        Args:
+            family: The family; None for a model of none.
+            config: The adapter's settings.
+        """
         return self.default_parts
 
     def _adaptable(self, model: nn.Module, regex: str, config: Any) -> str | None:

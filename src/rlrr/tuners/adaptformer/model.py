@@ -35,7 +35,7 @@ class AdaptFormerModel(BranchTuner):
         sure = taken == given or any(isinstance(child, nn.Linear) for child in (base_layer, *base_layer.children()))
         return AdaptFormerLayer if taken and given and sure else None
 
-    def parts_of(self, family: Family | None) -> tuple[str, ...] | None:
+    def parts_of(self, family: Family | None, config: Any) -> tuple[str, ...] | None:
         """Stand beside the block where its residual stream is known, else beside the MLP that takes tokens."""
         if family is None or "mlp_norm" in family.modules:
             return self.default_parts
