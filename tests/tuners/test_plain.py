@@ -206,3 +206,10 @@ def test_hooks_of_a_module_act_while_it_is_adapted_and_after(method):
             second.remove()
         plain(x)
         assert len(seen) == (3 if method in WEIGHTS else 2)
+
+
+def test_a_model_with_a_module_that_peft_takes_for_an_adapters_says_that_it_cannot_be_unloaded():
+    model = nn.Sequential(OrderedDict(base_layer=nn.Linear(4, 4), head=nn.Linear(4, 2)))  # as timm's DLA names its stem
+    adapted = get_peft_model(model, shows("rlrr", ["head"]))
+    with pytest.raises(RLRRError, match="base_layer of Sequential"):
+        adapted.merge_and_unload()

@@ -215,6 +215,11 @@ class VisionTuner(BaseTuner):
         safe_merge: bool = False,
         adapter_names: list[str] | None = None,
     ) -> Any:
+        if hasattr(self.model, "base_layer"):  # as timm's DLA calls its stem
+            raise RLRRError(
+                f"PEFT takes the module base_layer of {type(self.model).__name__} for a part of an adapter, and cannot "
+                "take adapters off this model: keep the adapter beside its backbone, or call merge_adapter() alone."
+            )
         if merge:
             self._check_merge(adapter_names, safe_merge)
         return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
