@@ -128,7 +128,8 @@ def test_vit_layer_indexing(method, hf_dir):
     tester = common.PeftCommonTester()
     tester.transformers_class = ViTForImageClassification
     tester.prepare_inputs_for_testing = lambda: {"pixel_values": torch.rand(4, 3, 16, 16)}
-    tester._test_training_layer_indexing(hf_dir, PEFT_SUITES[method].config, {"target_modules": ["q_proj", "fc1"]})
+    suite_of = PEFT_SUITES[method]
+    tester._test_training_layer_indexing(hf_dir, suite_of.config, {"target_modules": suite_of.endings})
 
 
 config_suite = importlib.import_module("peft_tests.test_config")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import timm
 import torch
-from peft import PeftConfig
+from peft import LoraConfig, PeftConfig
 from tests.tuners.toys import TOYS
 from torch import nn
 
@@ -19,10 +19,12 @@ from rlrr.tuners.adapter.variants import VARIANTS
 from rlrr.tuners.adapter_plus import AdapterPlusConfig
 from rlrr.tuners.adaptformer import AdaptFormerConfig
 from rlrr.tuners.arc import ARCConfig
+from rlrr.tuners.convpass import ConvpassConfig
 from rlrr.tuners.fact import FacTConfig
 from rlrr.tuners.lora_qv import LoRAQVConfig
 from rlrr.tuners.repadapter import RepAdapterConfig
 from rlrr.tuners.ssf import SSFConfig
+from rlrr.tuners.vpt import VPTConfig
 
 
 class Block(nn.Module):
@@ -59,7 +61,7 @@ class Case:
         config: Makes the settings of an adapter whose tensors are random, so that each has its part in the output.
         model: Makes the model.
         shape: Shape of an input without the number of images.
-        denied: Capabilities that the method does not have, of merge and combine.
+        denied: Capabilities that the method does not have, of merge, mix, split and combine.
     """
 
     config: Callable[..., PeftConfig]
@@ -97,6 +99,13 @@ CASES = {
     },
     "adapter_plus": Case(
         lambda: AdapterPlusConfig(bottleneck=4, drop_path=0.0), denied=frozenset({"merge", "combine"})
+    ),
+    "vpt, shallow": Case(
+        lambda: VPTConfig(tokens=3, deep=False), denied=frozenset({"merge", "mix", "split", "combine"})
+    ),
+    "vpt, deep": Case(lambda: VPTConfig(tokens=3), denied=frozenset({"merge", "split", "combine"})),
+    "convpass": Case(
+        lambda: ConvpassConfig(bottleneck=4, scale=0.5, dropout=0.0), denied=frozenset({"merge", "combine"})
     ),
     "repadapter": Case(lambda: RepAdapterConfig(bottleneck=4, scale=0.5, dropout=0.0), denied=frozenset({"combine"})),
     "arc": Case(lambda: ARCConfig(bottleneck=4, dropout=0.0), denied=frozenset({"combine"})),
@@ -187,6 +196,25 @@ GOLDEN = {
         AdapterPlusConfig(bottleneck=4),
         ((r"adapter\.", "adapter_plus_branch."), *_BOTTLENECK, (r"scaling", "scale")),
     ),
+    "vpt_shallow": Golden(
+        VPTConfig(tokens=3, deep=False, dropout=0.1),
+        ((r"transformer\.prompt_embeddings", "blocks.0.vpt_prompts"),),
+    ),
+    "vpt_deep": Golden(
+        VPTConfig(tokens=3, dropout=0.1),
+        (
+            (r"transformer\.prompt_embeddings", "blocks.0.vpt_prompts"),
+            (r"transformer\.deep_prompt_embeddings", "blocks.1.vpt_prompts"),  # there are two blocks
+        ),
+    ),
+    "convpass": Golden(
+        ConvpassConfig(bottleneck=8, scale=0.5),
+        ((r"adapter_(attn|mlp)\.adapter_", r"\1.convpass_branch."),),
+    ),
+    "lora_qkv": Golden(
+        LoraConfig(r=4, lora_alpha=4, lora_dropout=0.1, target_modules=["qkv"], modules_to_save=["head"]),
+        ((r"LoRA_a", "qkv.lora_A"), (r"LoRA_b", "qkv.lora_B")),
+    ),
     "repadapter": Golden(
         RepAdapterConfig(bottleneck=4, scale=0.5),
         (
@@ -229,6 +257,7 @@ class PeftSuite:
         models: Models of PEFT's suite, by title, with further settings; none for a method that is not defined on any
             linears, but on a ViT's.
         vit: Regexes of what is adapted in timm's and in transformers' ViT.
+        endings: Ends of the names of modules in transformers' ViT that it adapts; None for the default targets.
     """
 
     config: type[PeftConfig]
@@ -236,6 +265,7 @@ class PeftSuite:
     random_start: dict[str, Any]
     models: dict[str, tuple[str, dict[str, Any]]]
     vit: tuple[str, str]
+    endings: list[str] | None = field(default_factory=lambda: ["q_proj", "fc1"])
 
 
 _LINEARS = {
@@ -290,6 +320,22 @@ PEFT_SUITES = {
         _LINEARS,
         (r"blocks\.\d+", r"vit\.layers\.\d+"),
     ),
+    "vpt": PeftSuite(
+        VPTConfig,
+        {},
+        {"init_weights": False},
+        {},
+        (r"blocks\.\d+", r"vit\.layers\.\d+"),
+        None,
+    ),
+    "convpass": PeftSuite(
+        ConvpassConfig,
+        {"init_weights": True, "dropout": 0.0},
+        {"init_weights": False, "dropout": 0.0},
+        {},
+        (r"blocks\.\d+\.(attn|mlp)", r"vit\.layers\.\d+\.(attention|mlp)"),
+        ["attention", "mlp"],
+    ),
     "repadapter": PeftSuite(
         RepAdapterConfig,
         {"init_weights": True, "dropout": 0.0, "bottleneck": 2},
@@ -310,6 +356,7 @@ PEFT_SUITES = {
         {"init_weights": False, "dropout": 0.0},
         {},
         (r"blocks\.\d+\.attn\.qkv", r".*(q_proj|v_proj)"),
+        ["q_proj", "v_proj"],
     ),
     "fact": PeftSuite(
         FacTConfig,
@@ -317,6 +364,7 @@ PEFT_SUITES = {
         {"init_weights": False, "dropout": 0.0},
         {},
         (r"blocks\.\d+\.(attn\.qkv|attn\.proj)", r".*(q_proj|k_proj|v_proj|o_proj)"),
+        ["q_proj", "o_proj"],
     ),
 }
 
@@ -336,6 +384,12 @@ COUNTS = (  # settings, numbers of trained parameters of ViT-B/16 and ViT-L/16 b
     (AdapterConfig(variant="noah"), 156_768, None),
     (AdapterPlusConfig(), 165_984, 442_560),
     (AdapterPlusConfig(bottleneck=16), 313_536, None),
+    (VPTConfig(tokens=1, deep=False), 768, None),
+    (VPTConfig(tokens=50, deep=False), 38_400, None),
+    (VPTConfig(tokens=1), 9_216, 24_576),
+    (VPTConfig(tokens=50), 460_800, 1_228_800),
+    (ConvpassConfig(), 327_552, 864_000),
+    (ConvpassConfig(parts=["attn.module"]), 163_776, None),
     (RepAdapterConfig(), 239_808, 639_360),
     (ARCConfig(), 96_432, 153_952),
     (ARCConfig(parts=["attn.qkv"]), 48_216, None),

@@ -75,6 +75,8 @@ def test_what_it_is_denied_is_what_its_layers_say(case):
     assert said
     assert {layer.mergeable for layer in said} == {"merge" not in case.denied}
     assert {layer.combinable for layer in said} == {"combine" not in case.denied}
+    assert {layer.mixable for layer in said} == {"mix" not in case.denied}
+    assert {layer.splittable for layer in said} == {"split" not in case.denied}
 
 
 def test_an_adapter_acts_and_disabled_it_does_not(case):
@@ -144,6 +146,7 @@ def test_every_trained_tensor_gets_the_gradient_of_finite_differences(case):
 
 
 def test_delta_is_what_it_adds_to_the_base_output(case):
+    needs(case, "split")
     model, x = adapted(case), inputs(case)
     with torch.no_grad():
         for layer in layers(model).values():
@@ -221,6 +224,7 @@ def test_what_is_saved_and_loaded_is_the_same(case):
 
 
 def test_a_mixed_batch_gives_what_each_sample_gives_alone(case):
+    needs(case, "mix")
     model = adapted(case, "one", "two", "three")
     order = ["three", "__base__", "one", "three", "two", "one"]
     x = inputs(case, len(order))
@@ -236,6 +240,7 @@ def test_a_mixed_batch_gives_what_each_sample_gives_alone(case):
 
 
 def test_rows_of_stacked_tensors_give_what_adapters_by_name_give(case):
+    needs(case, "mix")
     model = adapted(case, "one", "two", "three")
     rows, slots = torch.tensor([2, 0, 2, 1]), ("one", "two", "three")
     for layer in layers(model).values():
@@ -246,6 +251,7 @@ def test_rows_of_stacked_tensors_give_what_adapters_by_name_give(case):
 
 
 def test_two_adapters_act_side_by_side(case):
+    needs(case, "split")
     model, x = adapted(case, "one", "two"), inputs(case)
     for layer in layers(model).values():
         given, _ = call_of(layer, model, x)
@@ -339,6 +345,7 @@ def test_tensors_that_all_layers_share_are_held_and_saved_once():
 
 
 def test_without_an_adapter_nothing_is_added(case):
+    needs(case, "split")
     model, x = adapted(case), inputs(case)
     for layer in layers(model).values():
         given, _ = call_of(layer, model, x)

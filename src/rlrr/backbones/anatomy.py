@@ -70,6 +70,8 @@ class Family:
     """Number of projections stacked in one linear, by the linear's name; each gets input vectors of its own."""
     convolutions: Literal["scale", "rescale"] = "scale"
     """Whether convolutions gain a scale and a shift of their output, or their kernels are rescaled as linears are."""
+    sequence: bool = False
+    """Whether a block takes (batch, prefix tokens and patches, features) and has no table of positions inside."""
     generic: bool = False
     """Whether the parts are told from the kinds of modules of a model that nobody has looked at."""
 

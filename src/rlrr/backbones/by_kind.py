@@ -64,7 +64,8 @@ def family_by_kind(model: nn.Module, heads: Sequence[str], known: KnownKind | No
     return Family(
         inside=tuple(inside),
         block=_block_regex(blocks, modules),
-        modules={
+        modules=dict(known.parts if known else {})
+        | {
             part: (
                 *([rf"{{block}}\.(?:{_alternatives(list(in_blocks[part]))})"] if part in in_blocks else ()),
                 *map(re.escape, elsewhere.get(part, ())),
@@ -74,6 +75,7 @@ def family_by_kind(model: nn.Module, heads: Sequence[str], known: KnownKind | No
         adapted=tuple(dict.fromkeys(adapted)),
         heads=tuple(heads),
         fused_blocks=known.fused_blocks if known else {},
+        sequence=known is not None and known.sequence,
         convolutions="scale" if "linear" in kinds else "rescale",
         generic=known is None,
     )

@@ -37,6 +37,7 @@ _TIMM_VIT = Family(
     adapted=("attn", "mlp", "norm", "patch_embed"),
     heads=("head", "head_dist"),
     fused_blocks={"qkv": 3},
+    sequence=True,
 )
 _TIMM_SWIN = Family(
     inside=("timm_model",),
@@ -86,6 +87,7 @@ _TRANSFORMERS_VIT = Family(
     },
     adapted=("attn", "mlp", "norm", "patch_embed"),
     heads=("classifier", "cls_classifier", "distillation_classifier"),
+    sequence=True,
 )
 
 BY_CLASS = {"VisionTransformer": _TIMM_VIT, "SwinTransformer": _TIMM_SWIN, "ResNet": _TIMM_RESNET}
@@ -103,15 +105,34 @@ class KnownKind:
     """Number of projections stacked one after the other in one linear, by the linear's name."""
     left_out: str | None = None
     """Regex of the names of modules that do not act on the logits."""
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Regexes, as in `Family.modules`, of parts that the kinds of modules do not tell."""
+    sequence: bool = False
+    """See `Family.sequence`."""
 
 
 _STACKED_QKV = KnownKind({"qkv": 3})
+_EVA_BLOCK = {
+    **_TIMM_BLOCK,
+    "attn": (r"{block}\.attn\.(?:qkv|[qkv]_proj|proj)",),
+    "attn.qkv": (r"{block}\.attn\.(?:qkv|[qkv]_proj)",),
+    "mlp.fc1": (r"{block}\.mlp\.fc1\w*",),
+}
+_DINOV3_BLOCK = {part: _TRANSFORMERS_VIT.modules[part] for part in _TRANSFORMERS_VIT.modules if part in _EVA_BLOCK}
+_CLIP_BLOCK = {
+    "attn.module": (r"{block}\.self_attn",),
+    "attn.qkv": (r"{block}\.self_attn\.[qkv]_proj",),
+    "attn.proj": (r"{block}\.self_attn\.out_proj",),
+    "attn_norm": (r"{block}\.layer_norm1",),
+    "mlp.module": (r"{block}\.mlp",),
+    "mlp.fc1": (r"{block}\.mlp\.fc1",),
+    "mlp.fc2": (r"{block}\.mlp\.fc2",),
+    "mlp_norm": (r"{block}\.layer_norm2",),
+}
 KNOWN_KINDS = {
     **dict.fromkeys(
         (
-            "Beit",
             "Cait",
-            "Eva",
             "Hiera",
             "HieraDet",
             "MultiScaleVit",
@@ -124,6 +145,8 @@ KNOWN_KINDS = {
         ),
         _STACKED_QKV,
     ),
+    "Beit": KnownKind({"qkv": 3}, parts=_EVA_BLOCK),
+    "Eva": KnownKind({"qkv": 3}, parts=_EVA_BLOCK, sequence=True),
     "PyramidVisionTransformerV2": KnownKind({"kv": 2}),
     **dict.fromkeys(
         (
@@ -137,17 +160,17 @@ KNOWN_KINDS = {
             "convnext",
             "convnextv2",
             "dinov3_convnext",
-            "dinov3_vit",
-            "siglip",
-            "siglip_vision_model",
             "swin",
             "swinv2",
         ),
         KnownKind(),
     ),
     **dict.fromkeys(
-        ("clip", "clip_vision_model", "metaclip_2", "metaclip_2_vision_model"), KnownKind(left_out=r"post_layernorm$")
+        ("clip", "clip_vision_model", "metaclip_2", "metaclip_2_vision_model"),
+        KnownKind(left_out=r"post_layernorm$", parts=_CLIP_BLOCK, sequence=True),
     ),
+    **dict.fromkeys(("siglip", "siglip_vision_model"), KnownKind(parts=_CLIP_BLOCK, sequence=True)),
+    "dinov3_vit": KnownKind(parts=_DINOV3_BLOCK, sequence=True),
 }
 """Families without regexes of their own: by the class of a timm model, or by the `model_type` of transformers."""
 

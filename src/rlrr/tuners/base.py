@@ -30,11 +30,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlrr.backbones.anatomy import Family, regex_of, walk
-from rlrr.backbones.families import call_fused_linears, classifier_names, family_of, module_names
-from rlrr.backbones.kinds import NORMS, has_plain_forward
+from rlrr.backbones.families import (
+    call_fused_linears,
+    classifier_names,
+    family_of,
+    module_names,
+    patch_size,
+    prefix_tokens,
+)
+from rlrr.backbones.kinds import NORMS, has_plain_forward, kind_of
 from rlrr.errors import RLRRError
 from rlrr.tuners.config import TunerConfig, check_choice
-from rlrr.tuners.layer import AdaptedLayer
+from rlrr.tuners.layer import AdaptedLayer, NotMergeableError
 from rlrr.tuners.mixed import check_can_mix, learn_rows, mixed_batch
 from rlrr.tuners.names import BASE, check_adapter_name
 from rlrr.tuners.plain import holders, is_patched
@@ -44,10 +51,6 @@ from rlrr.tuners.targets import check_entries, targeted
 _OF_PEFT = ("alora_offsets",)  # what PEFT itself takes of a call
 
 logger = logging.getLogger(__name__)
-
-
-class NotMergeableError(RLRRError, NotImplementedError):
-    """An adapter that cannot be written into the weights of its backbone."""
 
 
 class VisionTuner(BaseTuner):
@@ -106,6 +109,12 @@ class VisionTuner(BaseTuner):
             return self._adaptable(model, family.target_modules(model, layers, config.parts), config)
         for part in config.parts or ():
             check_choice("parts", part, self.default_parts or parts)
+        missing = [part for part in parts if not module_names(model, part)]
+        if config.parts is None and 0 < len(missing) < len(parts):  # else it would act on less than it says
+            raise RLRRError(
+                f"{config.method} adapts {', '.join(parts)}, and this {type(model).__name__} has no "
+                f"{', '.join(missing)}: set parts to what it has, or name modules in target_modules."
+            )
         # a family may have another part in the place of the method's own
         parts = [part for part in parts if part in (config.parts or parts)] or parts
         names = [name for part in parts for name in module_names(model, part, layers)]
@@ -151,6 +160,13 @@ class VisionTuner(BaseTuner):
             modules: The modules that the adapter will adapt, by full name, before any adapter.
         """
         return {}
+
+    def check_model(self, model: nn.Module, config: Any) -> None:
+        """Refuse a model on which the method is not defined.
+
+        Raises:
+            RLRRError: naming the model and the reason.
+        """
 
     def check_name(self, adapter_name: str, model: nn.Module) -> None:
         """Refuse a name with which PEFT would lose tensors of an adapter.
@@ -224,6 +240,13 @@ class VisionTuner(BaseTuner):
             self._check_merge(adapter_names, safe_merge)
         return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
 
+    def _check_merge_allowed(self) -> None:
+        if not self.tuner_layer_cls.mergeable:
+            raise NotMergeableError(
+                f"What {self.prefix.rstrip('_')} learns cannot be written into the weights: keep the adapter beside "
+                "its backbone."
+            )
+
     def _check_merge(self, adapter_names: list[str] | None, safe: bool) -> None:
         """Refuse before the first layer is merged, as a model that is merged in part computes something else."""
         self._check_merge_allowed()
@@ -238,6 +261,7 @@ class VisionTuner(BaseTuner):
 
     def _prepare_model(self, peft_config: TunerConfig, model: nn.Module) -> None:
         check_entries(peft_config, model)
+        self.check_model(model, peft_config)
         warn_of_another_backbone(peft_config, model, self.prefix)
         if peft_config.target_modules is None:
             peft_config.target_modules = self.default_targets(model, peft_config)
@@ -368,5 +392,8 @@ __all__ = [
     "family_of",
     "frozen_norms",
     "is_plain",
+    "kind_of",
+    "patch_size",
+    "prefix_tokens",
     "regex_of",
 ]

@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from rlrr.tuners.base import NotMergeableError, RLRRError, VisionTuner
+from rlrr.tuners.base import RLRRError, VisionTuner
 from rlrr.tuners.config import TunerConfig
 from rlrr.tuners.layer import AdaptedLayer, by_group, grouped, slots_of
 from rlrr.tuners.names import BASE
@@ -94,17 +94,6 @@ class BranchLayer(AdaptedLayer):
             return self.base_layer(x + self._update(x, names)) - self.base_layer(x)
         output, added = self._output_and_update(lambda source: self._update(source, names), x)
         return added.view_as(output)
-
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Refuse: a branch is no change of the frozen weights.
-
-        Raises:
-            NotMergeableError: always.
-        """
-        raise NotMergeableError(f"The branch beside {self.module_name} cannot be written into its weights.")
-
-    def unmerge(self) -> None:
-        """Do nothing, as nothing can be merged."""
 
     def _run(self, update: Callable[[Tensor], Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Any:
         if self.where == "before":
@@ -202,11 +191,6 @@ class BranchLayer(AdaptedLayer):
     def _new_container(self, name: str) -> nn.Module:
         return nn.ModuleDict()
 
-    def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[Any, Any]:
-        """Give device and dtype of a block, which has no weight of its own."""
-        tensor = next(base_layer.parameters(), None)
-        return (None, None) if tensor is None else (tensor.device, tensor.dtype)
-
 
 class BranchTuner(VisionTuner):
     """A backbone with branches."""
@@ -221,10 +205,10 @@ class BranchTuner(VisionTuner):
         shorter, count = re.subn(pattern, r".\1.", key, count=1)
         return shorter if count else super()._remove_adapter_name_from_key(key, adapter_name)
 
-    def _check_merge_allowed(self) -> None:
-        raise NotMergeableError(
-            f"{self.prefix.rstrip('_')} adds branches, which no weight can hold: keep the adapter beside its backbone."
-        )
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """Compute `x * sigmoid(1.702 x)`, the approximation of GELU that CLIP has."""
+    return x * torch.sigmoid(1.702 * x)
 
 
 def features(module: nn.Module) -> tuple[int, int]:

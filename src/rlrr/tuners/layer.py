@@ -18,6 +18,10 @@ from rlrr.tuners.reading import MIXED, only_facts
 _PLAIN_VALUES = (bool, int, float, str, tuple)
 
 
+class NotMergeableError(RLRRError, NotImplementedError):
+    """An adapter that cannot be written into the weights of its backbone."""
+
+
 class AdaptedLayer(nn.Module, BaseTunerLayer):
     """A base module with what each adapter has learned for it.
 
@@ -139,6 +143,17 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
         """
         raise NotImplementedError
 
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Refuse, unless the method can write adapters into the base module's weights.
+
+        Raises:
+            NotMergeableError: it cannot.
+        """
+        raise NotMergeableError(f"What is learned at {self.module_name} cannot be written into its weights.")
+
+    def unmerge(self) -> None:
+        """Do nothing, as nothing can be merged."""
+
     def check_merge(self, adapter_names: list[str] | None = None) -> None:
         """Refuse adapters that must not be merged, such as those whose merged weights are not finite."""
 
@@ -249,6 +264,13 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
         tensors = [_flat(self.learned(name)) for name in adapter_names]
         return {name: torch.stack([of_one[name] for of_one in tensors]) for name in tensors[0]}
 
+    def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[Any, Any]:
+        """Give device and dtype also of a block, which has no weight of its own."""
+        first = next(base_layer.parameters(), None)
+        if isinstance(getattr(base_layer, "weight", None), Tensor) or first is None:
+            return super()._get_base_layer_device_and_dtype(base_layer)
+        return first.device, first.dtype
+
     def __repr__(self) -> str:
         return self.prefix.replace("_", ".") + super().__repr__()
 
@@ -335,4 +357,4 @@ def slots_of(adapter_names: Sequence[str]) -> tuple[list[str], list[int]]:
     return slots, [slots.index(name) for name in adapter_names]
 
 
-__all__ = ["BASE", "AdaptedLayer", "by_group", "check_rows", "grouped", "slots_of"]
+__all__ = ["BASE", "AdaptedLayer", "NotMergeableError", "by_group", "check_rows", "grouped", "slots_of"]

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from rlrr.tuners.branch import quick_gelu
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,6 @@ class Variant:
     dropout: float | None = None
     scaled: bool = False
     norm: bool = False
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """Compute `x * sigmoid(1.702 x)`, the approximation of GELU that CLIP has."""
-    return x * torch.sigmoid(1.702 * x)
 
 
 _TINY = partial(nn.init.normal_, std=1e-6)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from rlrr.tuners.adaptformer.layer import AdaptFormerLayer
-from rlrr.tuners.base import Family
+from rlrr.tuners.base import Family, RLRRError
 from rlrr.tuners.branch import BranchTuner, features
 from rlrr.tuners.layer import AdaptedLayer
 
@@ -44,4 +44,11 @@ class AdaptFormerModel(BranchTuner):
         return () if "conv" in family.modules else self.default_parts
 
     def layer_options(self, base_layer: nn.Module, name: str) -> dict[str, Any]:
-        return {"reads": self.within(name, "mlp_norm")}
+        reads = self.within(name, "mlp_norm")
+        children = [child for child, _ in base_layer.named_children()]
+        if {reads, "mlp"} <= set(children) and children.index(str(reads)) > children.index("mlp"):
+            raise RLRRError(
+                f"AdaptFormer reads the stream before the norm of an MLP, and {name} has its norms behind: name the "
+                "MLPs in target_modules."
+            )
+        return {"reads": reads}
