@@ -129,7 +129,8 @@ def test_vit_layer_indexing(method, hf_dir):
     tester.transformers_class = ViTForImageClassification
     tester.prepare_inputs_for_testing = lambda: {"pixel_values": torch.rand(4, 3, 16, 16)}
     suite_of = PEFT_SUITES[method]
-    tester._test_training_layer_indexing(hf_dir, suite_of.config, {"target_modules": suite_of.endings})
+    settings = {"target_modules": suite_of.endings} if suite_of.endings else {"modules_to_save": []}
+    tester._test_training_layer_indexing(hf_dir, suite_of.config, settings)
 
 
 config_suite = importlib.import_module("peft_tests.test_config")
