@@ -23,6 +23,7 @@ from rlrr.tuners.convpass import ConvpassConfig
 from rlrr.tuners.fact import FacTConfig
 from rlrr.tuners.lora_qv import LoRAQVConfig
 from rlrr.tuners.repadapter import RepAdapterConfig
+from rlrr.tuners.selection import SelectionConfig
 from rlrr.tuners.ssf import SSFConfig
 from rlrr.tuners.vpt import VPTConfig
 
@@ -45,11 +46,11 @@ def blocks() -> nn.Module:
     return nn.Sequential(Block(), Block())
 
 
-def vit() -> nn.Module:
+def vit(**settings: Any) -> nn.Module:
     """Make a timm ViT of two blocks; its input is (images, 3, 16, 16)."""
     torch.manual_seed(0)
     return timm.create_model(
-        "vit_tiny_patch16_224", img_size=16, patch_size=8, depth=2, embed_dim=24, num_heads=2, num_classes=3
+        "vit_tiny_patch16_224", img_size=16, patch_size=8, depth=2, embed_dim=24, num_heads=2, num_classes=3, **settings
     )
 
 
@@ -99,6 +100,13 @@ CASES = {
     },
     "adapter_plus": Case(
         lambda: AdapterPlusConfig(bottleneck=4, drop_path=0.0), denied=frozenset({"merge", "combine"})
+    ),
+    "selection, biases": Case(SelectionConfig, denied=frozenset({"combine"})),
+    "selection, attention": Case(lambda: SelectionConfig(tensors="all", parts=["attn"]), denied=frozenset({"combine"})),
+    "selection, last blocks": Case(
+        lambda: SelectionConfig(tensors="all", last_blocks=1),
+        lambda: vit(init_values=0.5),
+        denied=frozenset({"combine"}),
     ),
     "vpt, shallow": Case(
         lambda: VPTConfig(tokens=3, deep=False), denied=frozenset({"merge", "mix", "split", "combine"})
@@ -320,6 +328,13 @@ PEFT_SUITES = {
         _LINEARS,
         (r"blocks\.\d+", r"vit\.layers\.\d+"),
     ),
+    "selection": PeftSuite(
+        SelectionConfig,
+        {},
+        {"init_weights": False},
+        _LINEARS | _NORMS,
+        _VIT,
+    ),
     "vpt": PeftSuite(
         VPTConfig,
         {},
@@ -384,6 +399,9 @@ COUNTS = (  # settings, numbers of trained parameters of ViT-B/16 and ViT-L/16 b
     (AdapterConfig(variant="noah"), 156_768, None),
     (AdapterPlusConfig(), 165_984, 442_560),
     (AdapterPlusConfig(bottleneck=16), 313_536, None),
+    (SelectionConfig(), 102_912, None),
+    (SelectionConfig(tensors="all", parts=["attn"]), 28_348_416, None),
+    (SelectionConfig(tensors="all", last_blocks=1), 7_087_872 + 1_536, None),
     (VPTConfig(tokens=1, deep=False), 768, None),
     (VPTConfig(tokens=50, deep=False), 38_400, None),
     (VPTConfig(tokens=1), 9_216, 24_576),
@@ -409,5 +427,5 @@ def shows(method: str, targets: Any, **settings: Any) -> PeftConfig:
 
 METHODS = tuple(name for name, suite in PEFT_SUITES.items() if suite.models)
 """Methods that are defined on any linears."""
-WEIGHTS = ("rlrr", "ssf", "repadapter")
+WEIGHTS = ("rlrr", "ssf", "selection", "repadapter")
 """Those of them that amount to other weights; the rest have branches."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from rlrr import RLRRConfig
 from rlrr.errors import RLRRError, UsageError
+from rlrr.methods import table
 from rlrr.methods.apply import apply_method
 from rlrr.tuners.targets import check_entries
 
@@ -27,7 +28,7 @@ def by_name(method):
 
 
 WAYS = {method: ours(method) for method in METHODS}
-WAYS |= {f"{method}, by name": by_name(method) for method in (*METHODS, "lora")}
+WAYS |= {f"{method}, by name": by_name(method) for method in (*METHODS, "lora") if method in table.METHODS}
 MISSPELT = {
     "target_modules": ({"target_modules": ["qkv", "fc_1"]}, "fc_1", "fc1"),
     "a longer name": ({"target_modules": ["attn.qkv", "mlp.fc_1"]}, "mlp.fc_1", "mlp.fc1"),

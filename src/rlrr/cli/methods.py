@@ -8,8 +8,8 @@ from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from rlrr.cli.parser import Parser
-from rlrr.errors import UsageError, did_you_mean
-from rlrr.methods.table import METHODS
+from rlrr.errors import UsageError
+from rlrr.methods.table import METHODS, UNSUITED, find_method
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -44,8 +44,6 @@ def run(options: Any) -> None:
         else:
             _print_overview(listed)
         return
-    if options.name not in METHODS:
-        raise UsageError(f"There is no method {options.name!r}.{did_you_mean(options.name, METHODS)}")
     explained = explain(options.name)
     if options.json:
         print_json(explained)
@@ -74,7 +72,7 @@ def explain(name: str) -> dict[str, Any]:
     from rlrr.methods.apply import config_type
 
     kind = config_type(name)
-    return asdict(METHODS[name]) | {
+    return asdict(find_method(name)) | {
         "settings": _settings(name, kind) if kind else {},
         "parameters": _parameters(name),
         "abilities": abilities(name),
@@ -97,22 +95,31 @@ def _settings(name: str, kind: type[PeftConfig]) -> dict[str, dict[str, Any]]:
             default = field.default_factory() if field.default_factory is not MISSING else field.default
             settings[field.name] = {
                 "type": expected(hints[field.name])[0],
-                "default": METHODS[name].defaults.get(field.name, default),
+                "default": find_method(name).defaults.get(field.name, default),
                 "meaning": " ".join((meanings.get(field.name) or field.metadata.get("help", "")).split()),
             }
     return settings
 
 
 def _parameters(name: str) -> int:
-    """Count the parameters that a method trains in ViT-B/16 beside the classifier, on a model without memory."""
+    """Count the parameters that a method trains in ViT-B/16 beside the classifier.
+
+    The model has no memory, unless a method of PEFT looks at the numbers in its weights.
+    """
     import timm
     import torch
 
     from rlrr.methods.apply import apply_method
     from rlrr.methods.trainable import parameter_counts
 
-    with torch.device("meta"):
-        return parameter_counts(apply_method(timm.create_model(_MODEL, num_classes=10), name))["adapter"]
+    for device in ("meta", "cpu"):
+        try:
+            with torch.device(device):
+                return parameter_counts(apply_method(timm.create_model(_MODEL, num_classes=10), name))["adapter"]
+        except UsageError:
+            if device == "cpu":
+                raise
+    raise AssertionError("one of the two devices has returned or raised")
 
 
 def _print_overview(listed: dict[str, dict[str, Any]]) -> None:
@@ -121,7 +128,7 @@ def _print_overview(listed: dict[str, dict[str, Any]]) -> None:
     rows = [
         [
             name,
-            METHODS[name].citation or "-",
+            find_method(name).citation or "-",
             f"{row['parameters']:,}",
             *("yes" if row["abilities"][ability] else "no" for ability in ("can_merge", "can_mix")),
             "yes" if row["starts_at_pretraining"] else "no",
@@ -132,7 +139,8 @@ def _print_overview(listed: dict[str, dict[str, Any]]) -> None:
     print(
         "\nparameters: of ViT-B/16, without the classifier, by default settings. mixes: a batch may hold images of "
         "several\nadapters. `rlrr methods NAME` says what is trained, and lists the settings, which `rlrr train --set "
-        "name=value`\nchanges."
+        "name=value`\nchanges. peft:TYPE is any other method of PEFT that takes the linears of a ViT, as peft:loha, "
+        f"but not\n{', '.join(sorted(UNSUITED))}."
     )
 
 

@@ -13,7 +13,7 @@ from rlrr.errors import UsageError
 from rlrr.files import write_json
 from rlrr.inference.evaluate import Evaluation, confusion_picture, evaluate_split, save_evaluation
 from rlrr.inference.predict import load
-from rlrr.methods.table import METHODS
+from rlrr.methods.table import find_method
 from rlrr.recipes.files import RECIPE, load_recipe
 from rlrr.recipes.recipe import Recipe
 from rlrr.report.figures import curves, sample_predictions
@@ -40,7 +40,7 @@ class Outcome:
     def row(self) -> list[str]:
         """A line of the table, under `COLUMNS`."""
         return [
-            METHODS[self.record.method].title,
+            find_method(self.record.method).title,
             f"{self.evaluation.accuracy:.1%}",
             f"{sum(self.record.parameters.values()):,}",
             f"{self.bytes / 1e6:.2f} MB",
@@ -79,7 +79,7 @@ def run_demo(
     assert test is not None, "the demo's data has test images"
     outcomes = {}
     for method in COMPARED:
-        say(f"{METHODS[method].title}: {METHODS[method].summary}")
+        say(f"{find_method(method).title}: {find_method(method).summary}")
         started = (folder / method / RECIPE).exists()
         record = train(replace(recipe, method=method), folder / method, overwrite=overwrite, resume=resume and started)
         evaluation = evaluate_split(load(folder / method, device=recipe.device), test, f"{record.data['name']}, test")
@@ -103,7 +103,7 @@ def results(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, float]]:
 
 
 def _write_report(recipe: Recipe, folder: Path, outcomes: Mapping[str, Outcome], test: Split) -> None:
-    titles = {method: METHODS[method].title for method in outcomes}
+    titles = {method: find_method(method).title for method in outcomes}
     histories = {titles[method]: read_metrics(folder / method / METRICS) for method in outcomes}
     save(curves(histories), folder / "curves.png")
     pictures = [
@@ -164,7 +164,7 @@ def _write_report(recipe: Recipe, folder: Path, outcomes: Mapping[str, Outcome],
 
 def _samples(folder: Path, method: str, evaluation: Evaluation, test: Split) -> Picture:
     """Test images at even distances: chosen before anything was trained, so neither method is flattered."""
-    title, count = METHODS[method].title, min(20, len(test))
+    title, count = find_method(method).title, min(20, len(test))
     shown = [i * len(test) // count for i in range(count)]
     figure = sample_predictions(
         [decode(test.images[i]) for i in shown],

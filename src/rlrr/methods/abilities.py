@@ -32,4 +32,4 @@ def starts_at_pretraining(method: str) -> bool:
 
 
 def _small() -> VisionTransformer:
-    return VisionTransformer(img_size=32, patch_size=16, embed_dim=48, depth=1, num_heads=3, num_classes=2)
+    return VisionTransformer(img_size=32, patch_size=16, embed_dim=192, depth=2, num_heads=3, num_classes=2)

@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import fields
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any, get_type_hints
 
 from peft import PeftConfig, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import NoMatchingPeftModuleError
 from torch import nn
 
+from rlrr.backbones.anatomy import regex_of
 from rlrr.backbones.families import block_linears, call_fused_linears, classifier_names, module_names
 from rlrr.backbones.weights import brief
 from rlrr.errors import RLRRError, UsageError, did_you_mean, shown
 from rlrr.hints import expected, fits, is_plain
-from rlrr.methods.table import METHODS, Method
+from rlrr.methods.table import Method, find_method
 from rlrr.tuners.targets import check_entries
 
 
@@ -30,7 +33,7 @@ def apply_method(model: nn.Module, method: str, settings: Mapping[str, Any] | No
 
     Args:
         model: A backbone; it is changed in place.
-        method: A name in `METHODS`.
+        method: A name in `rlrr.methods.table.METHODS`, or "peft:TYPE".
         settings: Fields of the method's config; `rlrr methods NAME` lists them.
 
     Raises:
@@ -39,14 +42,14 @@ def apply_method(model: nn.Module, method: str, settings: Mapping[str, Any] | No
     """
     config: Any = method_config(method, settings)
     if config is None:
-        return _train_selection(model, METHODS[method])
+        return _train_selection(model, find_method(method))
     call_fused_linears(model)
     if config.modules_to_save is None:
         config.modules_to_save = classifier_names(model) or None
     try:
         if type(config).__module__.startswith("peft."):  # ours look themselves
             if config.target_modules is None:
-                _choose_targets(config, model, METHODS[method].parts)
+                _choose_targets(config, model, find_method(method).parts)
             check_entries(config, model)
         return get_peft_model(model, config)
     except NoMatchingPeftModuleError as error:
@@ -57,10 +60,9 @@ def apply_method(model: nn.Module, method: str, settings: Mapping[str, Any] | No
     except RLRRError as error:  # settings that do not go with this model
         raise UsageError(str(error)) from error
     except Exception as error:  # PEFT refuses some settings only here, and each in its own way
-        if not settings:
-            raise
-        given = ", ".join(f"{name}={value}" for name, value in settings.items())
-        raise UsageError(f"{method} cannot be applied with the settings {given}: {brief(error)}.") from error
+        given = ", ".join(f"{name}={value}" for name, value in (settings or {}).items())
+        by = f"the settings {given}" if given else "its default settings"
+        raise UsageError(f"{method} cannot be applied with {by}: {brief(error)}.") from error
 
 
 def method_config(method: str, settings: Mapping[str, Any] | None = None) -> PeftConfig | None:
@@ -69,8 +71,6 @@ def method_config(method: str, settings: Mapping[str, Any] | None = None) -> Pef
     Raises:
         UsageError: there is no such method or setting, or a value is wrong.
     """
-    if method not in METHODS:
-        raise UsageError(f"There is no method {method!r}.{did_you_mean(method, METHODS)}")
     kind, given = config_type(method), dict(settings or {})
     if kind is None:
         if given:
@@ -85,17 +85,27 @@ def method_config(method: str, settings: Mapping[str, Any] | None = None) -> Pef
             near = did_you_mean(str(value), choices)
             raise UsageError(f"{name} of {method} must be {words}, not {shown(value)}.{near}", option="settings")
     try:
-        return kind(**deepcopy(dict(METHODS[method].defaults) | given))
+        return kind(**deepcopy(dict(find_method(method).defaults) | given))
     except (RLRRError, ValueError, TypeError) as error:
         raise UsageError(str(error), option="settings") from error
 
 
 def config_type(method: str) -> type[PeftConfig] | None:
-    """Import the config class of a method; None for a method without one."""
-    if (path := METHODS[method].config) is None:
+    """Import the config class of a method; None for a method without one.
+
+    Raises:
+        UsageError: there is no such method, or this PEFT does not have it.
+    """
+    if (path := find_method(method).config) is None:
         return None
     module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
+    if found := getattr(import_module(module), name, None):
+        return found
+    kinds = {str(kind.value): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    if name not in kinds:
+        near = did_you_mean(name.lower(), [kind.lower() for kind in kinds])
+        raise UsageError(f"PEFT {version('peft')} has no method {name}.{near}", option="method")
+    return kinds[name]
 
 
 def setting_hints(kind: type[PeftConfig]) -> dict[str, Any]:
@@ -115,19 +125,20 @@ def _train_selection(model: nn.Module, method: Method) -> nn.Module:
 
 
 def _choose_targets(config: Any, model: nn.Module, parts: tuple[str, ...]) -> None:
-    """Let a config of PEFT adapt the linears (in a ResNet: the convolutions) of these parts, of all if none is named.
+    """Let a config of PEFT adapt these parts; if none is named all linears of the blocks (in a ResNet: convolutions).
 
-    They are a set, as PEFT keeps a list of targets, or "all-linear" for a model of no known family. PEFT does not look
-    at `layers_to_transform` where targets are full names, so that the blocks are chosen here.
+    They are a set, as PEFT keeps a list of targets; a regex where PEFT would take other modules of a longer name too,
+    as "patch_embed.norm" for "norm"; or "all-linear" for a model of no known family. PEFT does not look at
+    `layers_to_transform` where targets are full names, so that the blocks are chosen here.
     """
-    names = block_linears(model)
+    names = [name for part in parts for name in module_names(model, part)] if parts else block_linears(model)
     if isinstance(names, str):
         config.target_modules = names
         return
-    if parts:
-        names = [name for part in parts for name in module_names(model, part) if name in names]
     if (layers := getattr(config, "layers_to_transform", None)) is not None:
         blocks = module_names(model, "block", [layers] if isinstance(layers, int) else layers)
         names = [name for name in names if any(name.startswith(f"{block}.") for block in blocks)]
         config.layers_to_transform = config.layers_pattern = None
-    config.target_modules = set(names)
+    ends = tuple(f".{name}" for name in names)
+    more = [name for name, _ in model.named_modules() if name.endswith(ends) and name not in names]
+    config.target_modules = regex_of(names) if more else set(names)

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_type_hints
 
 from rlrr.errors import UsageError, did_you_mean, shown
 from rlrr.hints import expected, fits
-from rlrr.methods.table import METHODS
+from rlrr.methods.table import find_method
 from rlrr.recipes.places import PLACES, place
 
 GROUPS = {  # the title of each group of options, by the first of its options
@@ -155,8 +155,7 @@ class Recipe:
                 _refuse(name, value, words, did_you_mean(str(value), choices))
             if isinstance(value, str) and "\0" in value:  # which no path and no name has
                 _refuse(name, value, "text without a null character")
-        if self.method not in METHODS:
-            _refuse("method", self.method, f"one of {', '.join(METHODS)}", did_you_mean(self.method, METHODS))
+        find_method(self.method)
 
     def _check_ranges(self) -> None:
         counts = ("epochs", "batch_size", "accumulate", "image_size", "early_stop", "threads")
@@ -188,7 +187,7 @@ class Recipe:
             _refuse(name, value, expected)
 
     def _refuse_combinations(self) -> None:
-        if self.objective and METHODS[self.method].objective is None:
+        if self.objective and find_method(self.method).objective is None:
             _exclude("objective", f"the method {self.method}, which trains by the usual loss")
         if self.cooldown and self.schedule == "cosine":
             _exclude("cooldown", "the schedule cosine, which ends at 0")
@@ -213,7 +212,7 @@ class Recipe:
     @property
     def peak_rate(self) -> float:
         """Peak learning rate: the recipe's, or the method's own."""
-        return self.learning_rate or METHODS[self.method].learning_rate
+        return self.learning_rate or find_method(self.method).learning_rate
 
     def to_dict(self) -> dict[str, Any]:
         """Return all options by name, as they stand in `recipe.yaml`."""

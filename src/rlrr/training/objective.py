@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from rlrr.errors import RLRRError, UsageError
 from rlrr.files import atomic
-from rlrr.methods.table import METHODS
+from rlrr.methods.table import find_method
 from rlrr.recipes.recipe import Recipe
 
 STATE = "objective.pt"  # in a checkpoint
@@ -130,7 +130,7 @@ def make_objective(recipe: Recipe, classes: int, samples: int) -> Objective:
             num_classes=classes,
         )
     cross_entropy = CrossEntropy(recipe.label_smoothing, mixup)
-    path = METHODS[recipe.method].objective
+    path = find_method(recipe.method).objective
     return named_objective(path, recipe.objective, cross_entropy, classes, samples) if path else cross_entropy
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rlrr.backbones.kinds import CHANNELS_FIRST, RMS_NORMS
 from rlrr.tuners.reweighted import ReweightedLayer, Weights
@@ -61,22 +60,6 @@ class AffineLayer(ReweightedLayer):
             rows = weight.reshape(len(change), -1)
             change = change * torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
         return torch.linalg.vector_norm(change).item()
-
-    def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        base: Any = self.get_base_layer()
-        if isinstance(base, nn.Linear):
-            return F.linear(x, weight, bias)
-        if isinstance(base, nn.Conv2d):
-            return base._conv_forward(x, weight, bias)
-        if not isinstance(base, CHANNELS_FIRST):
-            return self._normalize(x, weight, bias)
-        return self._normalize(x.movedim(1, -1), weight, bias).movedim(-1, 1)
-
-    def _normalize(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        base: Any = self.get_base_layer()
-        if isinstance(base, RMS_NORMS):
-            return F.rms_norm(x, base.normalized_shape, weight, base.eps)
-        return F.layer_norm(x, base.normalized_shape, weight, bias, base.eps)
 
     def forward_per_sample(self, x: Tensor, stacked: Mapping[str, Tensor], rows: Tensor, config: Any) -> Tensor:
         output = self.base_layer(x).unflatten(0, (len(rows), -1))

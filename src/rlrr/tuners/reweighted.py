@@ -15,7 +15,9 @@ from typing import Any, ClassVar, Self
 import torch
 from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from rlrr.backbones.kinds import CHANNELS_FIRST, RMS_NORMS
 from rlrr.tuners.kept import KeptWeights, is_differentiated
 from rlrr.tuners.layer import AdaptedLayer, by_group, grouped, slots_of
 from rlrr.tuners.names import BASE
@@ -28,9 +30,10 @@ Weights = tuple[Tensor | None, Tensor | None]
 class ReweightedLayer(AdaptedLayer):
     """A layer under another weight and bias.
 
-    A method gives `start`, `reweight` and `call_base`; where it has a faster form than a weight made anew also
-    `call_anew` (training), `forward_per_sample` and `separates` (mixed batches), or `weight_change`. Where dropout or
-    noise stands inside its update it sets `trains_by_delta` and gives `delta`.
+    A method gives `start` and `reweight`, and `call_base` for modules of another kind than linears, norms and
+    convolutions. Where it has a faster form than a weight made anew it gives also `call_anew` (training),
+    `forward_per_sample` and `separates` (mixed batches), or `weight_change`. Where dropout or noise stands inside its
+    update it sets `trains_by_delta` and gives `delta`.
     """
 
     mergeable = True
@@ -67,8 +70,22 @@ class ReweightedLayer(AdaptedLayer):
         raise NotImplementedError
 
     def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        """Run the base layer with another weight and bias; linear in both."""
-        raise NotImplementedError
+        """Run the base layer, a linear, convolution or norm, with another weight and bias; linear in both."""
+        base: Any = self.get_base_layer()
+        if isinstance(base, nn.Linear):
+            assert weight is not None, "a linear has a weight"
+            return F.linear(x, weight, bias)
+        if isinstance(base, nn.Conv2d):
+            return base._conv_forward(x, weight, bias)
+        if not isinstance(base, CHANNELS_FIRST):
+            return self._normalize(x, weight, bias)
+        return self._normalize(x.movedim(1, -1), weight, bias).movedim(-1, 1)
+
+    def _normalize(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        base: Any = self.get_base_layer()
+        if isinstance(base, RMS_NORMS):
+            return F.rms_norm(x, base.normalized_shape, weight, base.eps)
+        return F.layer_norm(x, base.normalized_shape, weight, bias, base.eps)
 
     def separates(self, x: Tensor, adapters: int) -> bool:
         """Tell whether a mixed batch of so many adapters is run adapter by adapter, each with a weight of its own."""
@@ -93,8 +110,10 @@ class ReweightedLayer(AdaptedLayer):
     @property
     def frozen(self) -> Weights:
         """Weight and bias before any merge."""
-        if self._frozen is not None:
-            return self._frozen
+        return self._held() if self._frozen is None else self._frozen
+
+    def _held(self) -> tuple[nn.Parameter | None, nn.Parameter | None]:
+        """Give the weight and bias that the base layer holds now."""
         base: Any = self.get_base_layer()
         return base.weight, base.bias
 
@@ -138,9 +157,8 @@ class ReweightedLayer(AdaptedLayer):
         if not names:
             return
         merged = self._merged(names, safe_merge)
-        base = self.get_base_layer()
         if self._frozen is None:
-            self._frozen = base.weight, base.bias
+            self._frozen = self._held()
         trained = [parameter is not None and parameter.requires_grad for parameter in self._frozen]
         self._set_base(*(None if t is None else nn.Parameter(t, g) for t, g in zip(merged, trained, strict=True)))
         self.merged_adapters.extend(names)
@@ -168,7 +186,8 @@ class ReweightedLayer(AdaptedLayer):
         if not self.merged or self._frozen is None:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        like = self.get_base_layer().weight
+        like, _ = self._held()
+        assert like is not None, "a merged layer has a weight"
         for parameter in self._frozen:
             if parameter is not None:
                 parameter.data = parameter.data.to(like)  # the model may have been moved or cast while merged

@@ -39,10 +39,6 @@ class UpdateLayer(ReweightedLayer):
         """
         raise NotImplementedError
 
-    def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        assert weight is not None, "a linear has a weight"
-        return F.linear(x, weight, bias)
-
     def delta(self, x: Tensor, adapter_names: Sequence[str] | None = None) -> Tensor:
         """Compute what adapters add to the base output, by `update` while training, else by the change of weights.
 
