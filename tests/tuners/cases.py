@@ -81,6 +81,8 @@ CASES = {
     "rlrr": Case(RLRRConfig),
     "rlrr, rank 3": Case(lambda: RLRRConfig(rank=3)),
     "rlrr, inputs only": Case(lambda: RLRRConfig(sides="in")),
+    "rlrr, product": Case(lambda: RLRRConfig(form="product")),
+    "rlrr, product, outputs only": Case(lambda: RLRRConfig(form="product", sides="out")),
     "ssf": Case(SSFConfig, denied=frozenset({"combine"})),
     "adaptformer": Case(lambda: AdaptFormerConfig(bottleneck=4, dropout=0.0), denied=frozenset({"merge", "combine"})),
     "adaptformer, beside a linear": Case(
@@ -386,6 +388,7 @@ PEFT_SUITES = {
 
 COUNTS = (  # settings, numbers of trained parameters of ViT-B/16 and ViT-L/16 beside the head; None if not published
     (RLRRConfig(), 288_768, None),
+    (RLRRConfig(form="product"), 288_768, None),
     (SSFConfig(), 205_824, 544_768),
     (AdaptFormerConfig(bottleneck=8), 156_768, 417_984),
     (AdaptFormerConfig(bottleneck=64), 1_189_632, None),

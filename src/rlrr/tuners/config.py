@@ -84,7 +84,7 @@ class TunerConfig(PeftConfig):
         return TunerType(cls.method.upper())
 
     @property
-    def form(self) -> tuple[Any, ...]:
+    def stacking(self) -> tuple[Any, ...]:
         """Settings that two adapters must share for their tensors, of equal shape, to be stacked in one batch.
 
         By default all that the method adds to the settings of every tuner, but for the start. A method may give fewer.

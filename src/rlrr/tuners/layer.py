@@ -257,7 +257,7 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
     def form(self, adapter_name: str) -> tuple[Any, ...]:
         """Tell what two adapters must have in common for their tensors to be stacked."""
         tensors = _flat(self.learned(adapter_name))
-        return self.configs[adapter_name].form, tuple((name, tensor.shape) for name, tensor in tensors.items())
+        return self.configs[adapter_name].stacking, tuple((name, tensor.shape) for name, tensor in tensors.items())
 
     def stacked(self, adapter_names: Sequence[str]) -> dict[str, Tensor]:
         """Stack the tensors of adapters of one form: by name without prefix, (adapters, ...)."""

@@ -40,6 +40,6 @@ class AdaptFormerConfig(TunerConfig):
         check_number("dropout", self.dropout, 0, 1)
 
     @property
-    def form(self) -> tuple[Any, ...]:
+    def stacking(self) -> tuple[Any, ...]:
         """Settings that two adapters must share for their branches to be stacked in one batch."""
         return (self.scale,)

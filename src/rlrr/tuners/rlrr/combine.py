@@ -44,8 +44,12 @@ def combined_config(
             f"The weights add up to {sum(weights):g}: with residual=False they must add up to 1, or the pre-trained "
             "weights themselves would be multiplied by that."
         )
-    rank = sum(config.rank for config in (first, *others)) if kind == "exact" and first.sides == "both" else first.rank
-    return replace(first, rank=rank, init_weights=True)
+    rank, form = first.rank, first.form
+    if kind == "exact":  # a sum of products is none, but it is one of residual forms
+        terms = 2 if form == "product" else 1
+        rank = terms * sum(config.rank for config in (first, *others)) if first.sides == "both" else rank
+        form = "residual"
+    return replace(first, rank=rank, form=form, init_weights=True)
 
 
 def combined_module(modules: Sequence[nn.Module], weights: Sequence[float]) -> nn.Module:

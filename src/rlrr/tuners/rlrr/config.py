@@ -11,6 +11,7 @@ from rlrr.tuners.base import RLRRError
 from rlrr.tuners.config import TunerConfig, check_choice, check_number
 
 SIDES = ("both", "in", "out")
+FORMS = ("residual", "product")
 INITS = ("paper", "identity", "normal", "uniform", "constant", True, False)
 CONVOLUTIONS = ("scale", "rescale")
 
@@ -30,6 +31,8 @@ class RLRRConfig(TunerConfig):
             and "patch_embed" of a ViT; Swin has "downsample" in place of the last; a ResNet has "conv" (in the
             blocks), "downsample" and "stem".
         rank: Rank r of the rescaling (supplement F); 1 is the method.
+        form: "residual" is the paper's. "product" is ours: `diag(1 + scale_out) W diag(1 + scale_in)`, which starts at
+            the pre-trained function with both vectors at zero, where both get a gradient, and decays to it.
         sides: Singular bases that are rescaled (Table 6): "both", "in" or "out".
         residual: Keep the frozen weight beside its rescaled copy (Table 6).
         multiply_weight: False is the paper's "without W": `W + scale_out scale_in` (Table 11).
@@ -52,6 +55,7 @@ class RLRRConfig(TunerConfig):
     method = "rlrr"
 
     rank: int = 1
+    form: Literal["residual", "product"] = "residual"
     sides: Literal["both", "in", "out"] = "both"
     residual: bool = True
     multiply_weight: bool = True
@@ -69,6 +73,7 @@ class RLRRConfig(TunerConfig):
         if not 0 < self.gradient_tokens <= 1:
             raise RLRRError(f"gradient_tokens must be above 0 and at most 1, not {self.gradient_tokens}.")
         check_choice("sides", self.sides, SIDES)
+        check_choice("form", self.form, FORMS)
         if self.init_weights == "zero":
             raise RLRRError(
                 'With both sides at zero neither gets a gradient: init_weights="identity" starts one there.'
@@ -79,7 +84,7 @@ class RLRRConfig(TunerConfig):
         if self.fused_blocks:
             check_number("fused_blocks", min(self.fused_blocks.values()), 1)
         self._check_combinations()
-        if self.init_weights == "identity":
+        if self.init_weights == "identity" or (self.form == "product" and self.init_weights == "paper"):
             self.init_weights = True
 
     def _check_combinations(self) -> None:
@@ -90,16 +95,38 @@ class RLRRConfig(TunerConfig):
                 "residual=False and multiply_weight=False together leave out the frozen weight, and with it all that "
                 "was pre-trained: set one of them to True."
             )
+        if self.form == "product":
+            self._check_product()
         if self.init_weights == "constant" and self.rank > 1:
             raise RLRRError(
                 f'init_weights="constant" needs rank 1: the {self.rank} terms would start equal, get equal gradients '
                 "and stay equal."
             )
 
+    def _check_product(self) -> None:
+        reasons = {
+            "rank above 1": (self.rank > 1, "a product has one factor on each side"),
+            "residual=False": (not self.residual, "a product at its start is the frozen weight itself"),
+            "multiply_weight=False": (not self.multiply_weight, "without W nothing is left to multiply"),
+            "gradient_tokens below 1": (self.gradient_tokens < 1, "its gradients are sums over all tokens"),
+            f'init_weights="{self.init_weights}"': (
+                self.init_weights in ("normal", "uniform", "constant"),
+                "the starts of Table 10 are of the residual form",
+            ),
+        }
+        for setting, (given, reason) in reasons.items():
+            if given:
+                raise RLRRError(f'form="product" does not go with {setting}: {reason}.')
+
     @property
-    def form(self) -> tuple[Any, ...]:
+    def stacking(self) -> tuple[Any, ...]:
         """Settings that two adapters must share for their vectors to be stacked in one batch."""
-        return self.residual, self.multiply_weight
+        return self.form, self.residual, self.multiply_weight
+
+    @property
+    def keeps_weight(self) -> bool:
+        """Whether the frozen weight stands beside its copy that the factors of `rlrr.tuners.rlrr.layer` rescale."""
+        return self.residual and self.form == "residual"
 
     def blocks_of(self, module_name: str) -> int:
         """Count the projections stacked in a module, by its full name."""

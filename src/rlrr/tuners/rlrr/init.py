@@ -13,7 +13,7 @@ from rlrr.tuners.rlrr.config import RLRRConfig
 SPREAD = 0.02  # standard deviation about 1 of the scales that the paper's code has after norms
 
 
-def scales(config: RLRRConfig, rows: int, columns: int, blocks: int) -> tuple[Tensor | None, Tensor | None]:
+def scales(config: RLRRConfig, rows: int, columns: int, blocks: int) -> tuple[Tensor | None, ...]:
     """Draw the scales of a weight (rows, columns): Kaiming-uniform as in the paper's code, or as `init_weights` says.
 
     The fan-in of `scale_out` is the rank, so that the paper's starts in ±√6 at rank 1 whatever the width, and S,
@@ -31,6 +31,8 @@ def scales(config: RLRRConfig, rows: int, columns: int, blocks: int) -> tuple[Te
     shape = (config.rank, columns) if blocks == 1 else (blocks, config.rank, columns)
     scale_in = None if config.sides == "out" else draw(shape, bound_in)
     identity = start is True
+    if identity and config.form == "product":
+        return tuple(None if side is None else side.zero_() for side in (scale_out, scale_in))
     if identity:  # one side is zero and the other stays random, as two zeros would get no gradient
         (scale_in if scale_out is None else scale_out).zero_()
     if not config.residual and start is not False:
@@ -58,6 +60,8 @@ def _start(config: RLRRConfig) -> bool | str:
 
 def _bounds(config: RLRRConfig, start: bool | str, columns: int) -> tuple[float, float]:
     """Give the half-widths of the uniform start of scale_out and scale_in; others have the same root mean square."""
+    if config.form == "product":
+        return SPREAD * math.sqrt(3), SPREAD * math.sqrt(3)
     if start not in DISTRIBUTIONS:
         return math.sqrt(6 / config.rank), math.sqrt(6 / columns)
     if not config.residual:

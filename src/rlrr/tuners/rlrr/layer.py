@@ -60,6 +60,8 @@ class RLRRLayer(ReweightedLayer):
 class Rescaled(RLRRLayer):
     """A layer whose weight, seen as a matrix, is `W' = W + (scale_out scale_in) ⊙ W`, and `b' = b + shift` (Eq. 16).
 
+    In product form it is `((1 + scale_out) (1 + scale_in)) ⊙ W`: another reading of the same vectors, by `_factors`.
+
     For each adapter, where the matrix is (rows, columns): `rlrr_scale_out` (rows, r); `rlrr_scale_in` (r, columns),
     or (blocks, r, columns) for a weight of stacked blocks; `rlrr_shift` (out).
     """
@@ -79,6 +81,15 @@ class Rescaled(RLRRLayer):
         """Count the projections stacked in the weight, each with input vectors of its own."""
         return config.blocks_of(self.module_name)
 
+    @staticmethod
+    def _factors(config: RLRRConfig, learned: Mapping[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        """Give what multiplies rows and columns of W; beside the result stands W itself if `config.keeps_weight`."""
+        vectors = learned.get("scale_out"), learned.get("scale_in")
+        if config.form == "residual":
+            return vectors
+        scale_out, scale_in = (None if vector is None else 1 + vector for vector in vectors)
+        return scale_out, scale_in
+
     def start(self, config: RLRRConfig) -> Mapping[str, Tensor | None]:
         blocks = self.blocks(config)
         if self.out_features % blocks:
@@ -95,6 +106,9 @@ class Rescaled(RLRRLayer):
         scales_out, scales_in = (self._vectors(name, adapters) for name in ("rlrr_scale_out", "rlrr_scale_in"))
         shift = self._weighted("rlrr_shift", adapters, weights)
         if exact and scales_out and scales_in:  # the terms of all, with the weights on one side
+            if self.configs[adapters[0]].form == "product":  # (1 + a)(1 + b) - 1, of rank two beside W
+                scales_out = [torch.cat([1 + a, -torch.ones_like(a)], -1) for a in scales_out]
+                scales_in = [torch.cat([1 + b, torch.ones_like(b)], -2) for b in scales_in]
             scales_out = [weight * vector for weight, vector in zip(weights, scales_out, strict=True)]
             terms = torch.cat(scales_out, -1), torch.cat(scales_in, -2)
             return dict(zip(self.adapter_layer_names, (*terms, shift), strict=True))
@@ -106,9 +120,8 @@ class Rescaled(RLRRLayer):
         matrix = self.as_matrix(weight)
         update = rescaling(
             matrix,
-            learned.get("scale_out"),
-            learned.get("scale_in"),
-            residual=config.residual,
+            *self._factors(config, learned),
+            residual=config.keeps_weight,
             multiply_weight=config.multiply_weight,
         )
         if (shift := learned.get("shift")) is not None:
@@ -124,9 +137,8 @@ class Rescaled(RLRRLayer):
         config, learned = self.configs[names[0]], self.learned(names[0])
         return rescaling_norm(
             self.as_matrix(self.frozen[0]),
-            learned.get("scale_out"),
-            learned.get("scale_in"),
-            residual=config.residual,
+            *self._factors(config, learned),
+            residual=config.keeps_weight,
             multiply_weight=config.multiply_weight,
         )
 
@@ -162,10 +174,9 @@ class Linear(Rescaled):
             x,
             weight,
             bias,
-            learned.get("scale_out"),
-            learned.get("scale_in"),
+            *self._factors(config, learned),
             learned.get("shift"),
-            residual=config.residual,
+            residual=config.keeps_weight,
             multiply_weight=config.multiply_weight,
             tokens=config.gradient_tokens if self.training else 1.0,
         )
@@ -178,11 +189,11 @@ class Linear(Rescaled):
             bias = shift if bias is None else bias + shift
         samples = x.unflatten(0, (len(rows), -1))
         tensors = (
-            None if t is None else t.to(dtype)
-            for t in (samples, weight, bias, by_sample.get("scale_out"), by_sample.get("scale_in"))
+            None if t is None else t.to(dtype) for t in (samples, weight, bias, *self._factors(config, by_sample))
         )
+        form = {"residual": config.keeps_weight, "multiply_weight": config.multiply_weight}
         with torch.autocast(x.device.type, enabled=False):
-            result = rescaled_linear_by_row(*tensors, residual=config.residual, multiply_weight=config.multiply_weight)
+            result = rescaled_linear_by_row(*tensors, **form)
         return result.flatten(0, 1)
 
 
