@@ -1,5 +1,6 @@
 """The paper's ablations as options of a recipe."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import torch
 
 from rlrr.compare.ablation import TABLES, ablation_jobs, ablation_tables, data_names, depth_of
 from rlrr.compare.plan import Plan
+from rlrr.data import load_data
 from rlrr.errors import RLRRError
 from rlrr.recipes.recipe import Recipe
+from rlrr.training.schedule import step_rates
 
 PLAN = Plan(Recipe(data="sample:digits"), rates=(1.0,))
 
@@ -51,6 +54,21 @@ def test_tables_share_the_full_method():
     assert len(jobs["lfw"]) == 7
     assert jobs["lfw"]["full"].folder == Path("out/lfw/full")
     assert jobs["lfw"]["full"].plan.recipe.data == "sample:lfw"
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "paper", "restarts"])
+def test_the_pull_of_decay_is_the_sum_of_rate_times_decay_over_all_steps(schedule):
+    plan = replace(PLAN, recipe=replace(PLAN.recipe, epochs=4, batch_size=50, warmup=0.1, schedule=schedule))
+    jobs = ablation_jobs(ablation_tables(["decay"], 2), {"digits": plan}, Path("out"))["digits"]
+    data = load_data("sample:digits", val_fraction=plan.recipe.val_fraction, seed=0)
+    steps = math.ceil((len(data.train) + len(data.val)) / 50)
+    decays = {name: job.plan.recipe.weight_decay for name, job in jobs.items()}
+    total = sum(step_rates(plan.recipe, steps, plan.recipe.peak_rate))
+    assert decays["decay-product-0"] == 0
+    assert decays["decay-product-0.5"] == decays["decay-no-residual-0.5"] == pytest.approx(0.5 / total, rel=1e-4)
+    assert decays["full"] == plan.recipe.weight_decay
+    with pytest.raises(RLRRError, match="one of `rates`"):
+        ablation_jobs(ablation_tables(["decay"], 2), {"digits": replace(plan, rates=(0.3, 1.0))}, Path("out"))
 
 
 def test_an_unknown_table_is_refused():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlrr.recipes.recipe import Recipe
-from rlrr.training.schedule import epoch_rates, make_scheduler
+from rlrr.training.schedule import epoch_rates, make_scheduler, step_rates
 
 
 def recipe(**options):
@@ -101,3 +101,13 @@ def test_a_resumed_run_has_the_rates_of_a_whole_one(schedule):
 
 def test_cosine_by_steps_is_left_to_trainer():
     assert make_scheduler(Recipe("data"), optimizer(), 3) is None
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "paper", "restarts"])
+def test_the_rates_of_all_steps_are_those_of_a_training(schedule):
+    recipe = Recipe("data", epochs=3, warmup=0.2, schedule=schedule)
+    rates = step_rates(recipe, 5, 0.5)
+    assert len(rates) == 15
+    assert max(rates) == pytest.approx(0.5) if schedule != "paper" else max(rates) <= 0.5
+    if schedule != "cosine":
+        assert rates[::5] == pytest.approx(epoch_rates(recipe, 0.5))

@@ -31,7 +31,7 @@ def add_arguments(parser: Parser) -> None:
         type=str,
         default=list(TABLES),
         help="Tables of the paper: table6 (sides and residual), fig2 (parts and blocks), table10 (start of the "
-        "vectors) or table11 (without W).",
+        "vectors) or table11 (without W); and decay (what it pulls to), which is ours.",
     )
     parser.add_argument(
         "--output", metavar="FOLDER", type=str, default="ablation", help="Folder for the runs and the tables."

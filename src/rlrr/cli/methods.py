@@ -96,9 +96,14 @@ def _settings(name: str, kind: type[PeftConfig]) -> dict[str, dict[str, Any]]:
             settings[field.name] = {
                 "type": expected(hints[field.name])[0],
                 "default": find_method(name).defaults.get(field.name, default),
-                "meaning": " ".join((meanings.get(field.name) or field.metadata.get("help", "")).split()),
+                "meaning": _text(meanings.get(field.name) or field.metadata.get("help", "")),
             }
     return settings
+
+
+def _text(meaning: str | tuple[str, ...]) -> str:
+    """Put a meaning into one line; some of PEFT's are tuples of lines."""
+    return " ".join(("".join(meaning) if isinstance(meaning, tuple) else meaning).split())
 
 
 def _parameters(name: str) -> int:

@@ -13,28 +13,41 @@ from typing import Any
 from torch import nn
 
 from rlrr.backbones.families import stage_depth
-from rlrr.compare.plan import Plan
+from rlrr.compare.plan import Plan, learning_rate
 from rlrr.compare.published import Ablation, published_ablation
 from rlrr.compare.runner import Job
 from rlrr.data import load_data
 from rlrr.errors import UsageError, did_you_mean
+from rlrr.recipes.recipe import Recipe
+from rlrr.training.schedule import step_rates
 
 TABLES = {  # title, and the paper's numbers in `published`
     "table6": ("One side, both sides, with and without the residual (Table 6)", "sides"),
     "fig2": ("Which parts and how many blocks are adapted (Fig. 2)", "parts"),
     "table10": ("Where the vectors start (Table 10)", "init_weights"),
     "table11": ("With and without W (Table 11)", "multiply_weight"),
+    "decay": ("What decay pulls to: to W (product form), or to 0 (without residual)", ""),
 }
 FULL = "full"
+PULLS = (0.0, 0.1, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class Variation:
-    """One row: its name, which is also its folder's, its title, and the settings that differ from the full method's."""
+    """One row.
+
+    Attributes:
+        name: Its name, which is also its folder's.
+        title: Its title.
+        settings: The settings that differ from the full method's.
+        pull: Sum over all steps of the learning rate times the weight decay, which makes the recipe's decay; None
+            leaves the recipe its own.
+    """
 
     name: str
     title: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    pull: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,9 +85,12 @@ def ablation_tables(names: Sequence[str], depth: int) -> list[AblationTable]:
         "fig2": (*_parts(), *_blocks(depth), replace(full, title=f"all parts of all {depth} blocks")),
         "table10": (*_starts(), replace(full, title="the paper's")),
         "table11": (_without_weight(), replace(full, title="with W")),
+        "decay": (*_decays(), replace(full, title="the full method, with the recipe's own decay")),
     }
     return [
-        AblationTable(name, TABLES[name][0], rows[name], published_ablation(TABLES[name][1]))
+        AblationTable(
+            name, TABLES[name][0], rows[name], published_ablation(TABLES[name][1]) if TABLES[name][1] else None
+        )
         for name in dict.fromkeys(names)
     ]
 
@@ -91,28 +107,47 @@ def ablation_jobs(
     Raises:
         RLRRError: a recipe is an ablation itself, or some data cannot be used.
     """
-    settings = (*_sides(), *_parts(), *_blocks(depth=4), *_starts(), _without_weight())
+    settings = (*_sides(), *_parts(), *_blocks(depth=4), *_starts(), _without_weight(), *_decays())
     varied = {name for variation in settings for name in variation.settings}
-    for plan in plans.values():
+    images: dict[str, int] = {}
+    for title, plan in plans.items():
         recipe = plan.recipe
         if recipe.method != "rlrr":
             raise UsageError(f"The recipe is of {recipe.method}, and the ablations are of rlrr: leave method out.")
         if taken := sorted(varied & recipe.settings.keys()):
             raise UsageError(f"The recipe sets {', '.join(taken)}, which the ablations vary: leave it out.")
-        if not load_data(recipe.data, val_fraction=recipe.val_fraction, seed=plan.seeds[0]).test:
+        data = load_data(recipe.data, val_fraction=recipe.val_fraction, seed=plan.seeds[0])
+        if not data.test:
             raise UsageError(f"{recipe.data} has no test images: give data with a test split.")
+        images[title] = len(data.train) + len(data.val)
     variations = {variation.name: variation for table in tables for variation in table.variations}
     return {
         title: {
             name: Job(
                 f"{title}, {name}",
-                replace(plan, recipe=replace(plan.recipe, settings=plan.recipe.settings | dict(variation.settings))),
+                replace(plan, recipe=_varied(plan, variation, images[title])),
                 output / title / name,
             )
             for name, variation in variations.items()
         }
         for title, plan in plans.items()
     }
+
+
+def _varied(plan: Plan, variation: Variation, images: int) -> Recipe:
+    """Give the recipe of a variation, with the weight decay whose pull it names.
+
+    Raises:
+        UsageError: a pull is named, and the learning rate is yet to be chosen.
+    """
+    recipe = replace(plan.recipe, settings=plan.recipe.settings | dict(variation.settings))
+    if variation.pull is None:
+        return recipe
+    if len(plan.rates) > 1:
+        raise UsageError("The pull of decay depends on the learning rate: give one of `rates`, or leave out decay.")
+    steps = math.ceil(math.ceil(images / recipe.batch_size) / recipe.accumulate)
+    total = sum(step_rates(recipe, steps, learning_rate(recipe, plan.rates[0])))
+    return replace(recipe, weight_decay=float(f"{variation.pull / total:.6g}"))
 
 
 def data_names(data: Sequence[str]) -> dict[str, str]:
@@ -177,6 +212,20 @@ def _starts() -> list[Variation]:
     """Vary the start. The paper's "zero" is taken for one side at zero: two zero vectors would get no gradient."""
     titles = {"normal": "normal", "identity": "zero (one side)", "constant": "constant", "uniform": "uniform"}
     return [Variation(f"start-{start}", title, {"init_weights": start}) for start, title in titles.items()]
+
+
+def _decays() -> list[Variation]:
+    """Vary what decay pulls to, and how far, from one start: the pre-trained weights."""
+    forms: dict[str, dict[str, Any]] = {
+        "product": {"form": "product"},
+        "no-residual": {"residual": False, "init_weights": "identity"},
+    }
+    targets = {"product": "to W", "no-residual": "to 0"}
+    return [
+        Variation(f"decay-{name}-{pull:g}", f"decay {targets[name]}, pull {pull:g}", settings, pull)
+        for pull in PULLS
+        for name, settings in forms.items()
+    ]
 
 
 def _without_weight() -> Variation:

@@ -104,7 +104,7 @@ def config_type(method: str) -> type[PeftConfig] | None:
     kinds = {str(kind.value): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     if name not in kinds:
         near = did_you_mean(name.lower(), [kind.lower() for kind in kinds])
-        raise UsageError(f"PEFT {version('peft')} has no method {name}.{near}", option="method")
+        raise UsageError(f"method {method} is unknown to PEFT {version('peft')}.{near}", option="method")
     return kinds[name]
 
 

@@ -366,8 +366,8 @@ def find_method(name: str) -> Method:
         return METHODS[name]
     library, _, kind = name.partition(":")
     if library != "peft" or not kind:
-        raise UsageError(f"There is no method {name!r}.{did_you_mean(name, METHODS)}", option="method")
+        raise UsageError(f"There is no method {name!r}.{did_you_mean(name, METHODS)}")
     if (reason := UNSUITED.get(kind.lower())) is not None:
-        raise UsageError(f"PEFT's {kind} is of no use here: {reason}.", option="method")
+        raise UsageError(f"method {name} is of no use here: {reason}.", option="method")
     title = kind.upper()
     return Method(name, title, f"PEFT's {title}, by its own defaults.", "", 1e-3, config=f"peft:{title}")

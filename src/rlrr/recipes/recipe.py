@@ -11,7 +11,7 @@ from typing import Any, Literal, get_type_hints
 
 from rlrr.errors import UsageError, did_you_mean, shown
 from rlrr.hints import expected, fits
-from rlrr.methods.table import find_method
+from rlrr.methods.table import METHODS, find_method
 from rlrr.recipes.places import PLACES, place
 
 GROUPS = {  # the title of each group of options, by the first of its options
@@ -155,6 +155,9 @@ class Recipe:
                 _refuse(name, value, words, did_you_mean(str(value), choices))
             if isinstance(value, str) and "\0" in value:  # which no path and no name has
                 _refuse(name, value, "text without a null character")
+        if self.method not in METHODS and not self.method.startswith("peft:"):
+            names = f"one of {', '.join(METHODS)}, or peft:TYPE"
+            _refuse("method", self.method, names, did_you_mean(self.method, METHODS))
         find_method(self.method)
 
     def _check_ranges(self) -> None:

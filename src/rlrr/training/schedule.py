@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from timm.scheduler import CosineLRScheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR
+from transformers import get_cosine_schedule_with_warmup
 
 from rlrr.recipes.recipe import Recipe
 
@@ -30,6 +32,27 @@ def epoch_rates(recipe: Recipe, peak: float) -> list[float]:
     for epoch in range(recipe.epochs + recipe.cooldown):
         rates.append(optimizer.param_groups[0]["lr"])
         scheduler.step(epoch)
+    return rates
+
+
+def step_rates(recipe: Recipe, steps_per_epoch: int, peak: float) -> list[float]:
+    """Compute the learning rate of each step of the optimiser, for every schedule.
+
+    Args:
+        recipe: The schedule.
+        steps_per_epoch: Number of steps of the optimiser in an epoch, that is, after accumulation.
+        peak: The peak rate.
+    """
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
+    total = steps_per_epoch * (recipe.epochs + recipe.cooldown)
+    scheduler = make_scheduler(recipe, optimizer, steps_per_epoch) or get_cosine_schedule_with_warmup(
+        optimizer, math.ceil(recipe.warmup * total), total
+    )
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
     return rates
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,10 @@ class SelectionLayer(ReweightedLayer):
         self, weight: Tensor | None, bias: Tensor | None, config: Any, learned: Mapping[str, Tensor]
     ) -> Weights:
         return learned.get("weight", weight), learned.get("bias", bias)
+
+    def _merged(self, names: Sequence[str], safe: bool) -> Weights:
+        weight, bias = super()._merged(names, safe)  # which are what is learned, not made of it
+        return None if weight is None else weight.clone(), None if bias is None else bias.clone()
 
 
 class SelectionOfOneLayer(SelectionLayer):
