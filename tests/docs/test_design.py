@@ -34,8 +34,8 @@ def sources(tmp_path_factory) -> Path:
         (folder / name).write_text(content, encoding="utf-8")
     (row,) = (block for block in BLOCKS if block.startswith("Method("))
     table = package / "methods" / "table.py"
-    head, end, _ = table.read_text(encoding="utf-8").rpartition("    )\n}")
-    table.write_text(head + textwrap.indent(row, " " * 8) + end + "\n", encoding="utf-8")
+    head, end, rest = table.read_text(encoding="utf-8").partition("    )\n}")
+    table.write_text(head + textwrap.indent(row, " " * 8) + end + rest, encoding="utf-8")
     return package.parent
 
 
