@@ -39,6 +39,10 @@ from rlrr.tuners import RLRRConfig
 IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
+SMALLER = {"peft:shira": {"r": 4}}  # its own 32 are too many for so small a weight
+WITH_OTHERS = ("peft:vera", "peft:randlora", "peft:shira")  # which PEFT saves with random matrices, or with indices
+
+
 def adapted(backbone: str, method: str, seed: int = 1, **settings: Any) -> nn.Module:
     """A model of which everything that is trained has random values."""
     model = apply_method(load_backbone(backbone, num_classes=3).model, method, settings)
@@ -72,7 +76,7 @@ def saved(tiny_backbone, tmp_path_factory) -> dict[str, tuple[Path, nn.Module]]:
     """For each method its folder and the model that was saved there."""
     folders = {}
     for method in METHODS:
-        folder, model = tmp_path_factory.mktemp(method), adapted(tiny_backbone, method)
+        folder, model = tmp_path_factory.mktemp("saved"), adapted(tiny_backbone, method, **SMALLER.get(method, {}))
         save_adapter(folder, model, record_of(tiny_backbone, method))
         folders[method] = folder, model
     return folders
@@ -113,7 +117,7 @@ def test_a_loaded_adapter_gives_the_same_logits_to_the_bit(saved, method):
     assert logits(loaded).std() > 0.1
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in WITH_OTHERS])
 def test_the_tensors_take_four_bytes_a_trained_parameter(saved, method):
     folder, model = saved[method]
     size, count = (folder / TENSORS).stat().st_size, sum(parameter_counts(model).values())
@@ -419,7 +423,8 @@ def test_tensors_that_could_not_be_written_leave_the_old_ones(rlrr_folder, tiny_
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_was_trained_goes_back_into_another_model(tiny_backbone, method):
-    one, other = adapted(tiny_backbone, method), adapted(tiny_backbone, method, seed=2)
+    settings = SMALLER.get(method, {})
+    one, other = (adapted(tiny_backbone, method, seed, **settings) for seed in (1, 2))
     load_trained_state(other, trained_state(one), "memory")
     assert torch.equal(logits(one), logits(other))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -199,8 +200,13 @@ def _with_config(model: nn.Module, folder: Path) -> PeftModel:
     path = folder / PEFT_CONFIG
     content = read_json(path)
     kind = content.get("peft_type") if isinstance(content, dict) else None
-    if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+    if not isinstance(kind, str):
         raise RLRRError(f"{path} is damaged: it names no method of PEFT or rlrr. Copy it again.")
+    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise RLRRError(
+            f"{path} is of a method {kind}, which neither this rlrr nor PEFT {version('peft')} knows: update them "
+            "if it is of a newer version, or copy it again."
+        )
     try:
         config = PeftConfig.from_pretrained(str(folder))
         if isinstance(config, TunerConfig):  # the backbone is checked already

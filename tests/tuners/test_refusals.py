@@ -1,0 +1,91 @@
+"""What the methods refuse, each in a sentence that names it: a backbone, a size, another method's setting."""
+
+import pytest
+import timm
+import torch
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+from rlrr.adapters.folder import load_adapter
+from rlrr.errors import RLRRError, UsageError
+from rlrr.methods.apply import apply_method
+from rlrr.methods.table import METHODS
+from rlrr.tuners.vpt import VPTConfig
+
+OURS = sorted(name for name, method in METHODS.items() if (method.config or "").startswith("rlrr."))
+NOT_ON = {
+    "fact": ("swin_tiny_patch4_window7_224", "resnet18", "eva02_tiny_patch14_224"),
+    "arc": ("swin_tiny_patch4_window7_224", "resnet18"),
+    "lora_qv": ("resnet18", "convnext_atto"),
+    "repadapter": ("resnet18",),
+    "adapter": ("resnet18", "cait_xxs24_224"),
+    "adapter_plus": (),
+    "vpt_deep": ("swin_tiny_patch4_window7_224", "beit_base_patch16_224", "resnet18"),
+    "vpt_shallow": ("swin_tiny_patch4_window7_224",),
+    "convpass": ("swin_tiny_patch4_window7_224", "resnet18"),
+}
+
+
+def make(name):
+    with torch.device("meta"):
+        return timm.create_model(name)
+
+
+@pytest.mark.parametrize(("method", "model"), [(method, model) for method in NOT_ON for model in NOT_ON[method]])
+def test_a_backbone_that_a_method_is_not_defined_on_is_named(method, model):
+    backbone = make(model)
+    before = list(backbone.state_dict())
+    with pytest.raises(UsageError) as caught, torch.device("meta"):
+        apply_method(backbone, method)
+    sentence = str(caught.value)
+    # the model by its class, or the module that does not fit by its name
+    assert type(backbone).__name__ in sentence or any(name in sentence for name, _ in backbone.named_modules() if name)
+    assert "\n" not in sentence
+    assert list(backbone.state_dict()) == before
+
+
+BAD = [
+    *(
+        (method, {"bottleneck": 0})
+        for method in ("adapter", "adapter_plus", "arc", "convpass", "repadapter", "adaptformer")
+    ),
+    *((method, {"rank": 0}) for method in ("fact", "lora_qv", "rlrr")),
+    *((method, {"dropout": 1.5}) for method in ("arc", "convpass", "fact", "lora_qv", "repadapter", "vpt_deep")),
+    *((method, {"dropout": float("nan")}) for method in ("arc", "convpass", "fact", "vpt_deep")),
+    ("vpt_deep", {"tokens": 0}),
+    ("vpt_shallow", {"tokens": -3}),
+    ("repadapter", {"groups": 3}),
+    ("repadapter", {"groups": 0}),
+    ("adapter", {"variant": "houlsbee"}),
+    ("adapter", {"scale": 2.0}),
+    ("fact", {"decomposition": "svd"}),
+    ("convpass", {"convolution": "ones"}),
+    ("adapter_plus", {"drop_path": 2.0}),
+    ("last_blocks", {"last_blocks": 0}),
+    ("last_blocks", {"last_blocks": 99}),
+    ("last_blocks", {"parts": ["attn"]}),
+    ("bitfit", {"tensors": "weights"}),
+    ("rlrr", {"form": "product", "rank": 2}),
+]
+
+
+@pytest.mark.parametrize(("method", "settings"), BAD, ids=str)
+def test_a_setting_that_does_not_fit_is_named(method, settings):
+    with pytest.raises(UsageError) as caught, torch.device("meta"):
+        apply_method(make("vit_tiny_patch16_224"), method, settings)
+    assert any(name in str(caught.value) for name in settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", OURS)
+def test_a_setting_of_another_method_is_refused_by_name(method):
+    strange = "lora_alpha"
+    with pytest.raises(UsageError, match=f"{method} has no setting {strange}"):
+        apply_method(make("vit_tiny_patch16_224"), method, {strange: 2})
+
+
+def test_an_adapter_whose_method_is_not_known_is_refused_by_name(make_adapter, tmp_path, monkeypatch):
+    folder = make_adapter(tmp_path / "run", method="vpt_deep")
+    load_adapter(folder)
+    monkeypatch.delitem(PEFT_TYPE_TO_CONFIG_MAPPING, VPTConfig.tuner_type())  # as in a version from before it
+    with pytest.raises(RLRRError, match=r"of a method VPT, which neither this rlrr nor PEFT .* knows"):
+        load_adapter(folder)
