@@ -187,7 +187,7 @@ def test_paths_may_have_spaces_and_letters_of_any_language(rlrr, make_images, ti
         ([], "There is no data to train on: "),
         (
             ["{images}", "--method", "rllr"],
-            "--method must be one of rlrr, linear, full, lora",
+            "--method must be one of rlrr, linear, full, bitfit",
         ),
         (["{images}", "--model", "vit_small_focu"], "There is no backbone 'vit_small_focu'"),
         (["{images}", "--epochs", "0"], "--epochs must be 1 or more, not 0."),
