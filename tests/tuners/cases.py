@@ -131,7 +131,7 @@ CASES = {
     "stream": _toy("stream", ["0", "1"]),
 }
 
-COMPILED = ("rlrr", "ssf", "adaptformer", "shared tensors", "before", "behind")
+COMPILED = ("rlrr", "ssf", "adaptformer", "vpt, deep", "convpass", "shared tensors", "before", "behind")
 """One case of each base, which torch.compile is tried on."""
 
 
