@@ -89,3 +89,17 @@ def test_an_adapter_whose_method_is_not_known_is_refused_by_name(make_adapter, t
     monkeypatch.delitem(PEFT_TYPE_TO_CONFIG_MAPPING, VPTConfig.tuner_type())  # as in a version from before it
     with pytest.raises(RLRRError, match=r"of a method VPT, which neither this rlrr nor PEFT .* knows"):
         load_adapter(folder)
+
+
+@pytest.mark.parametrize("model", ["maxvit_pico_rw_256", "crossvit_tiny_240", "davit_tiny", "pit_ti_224"])
+def test_a_bottleneck_behind_blocks_that_give_no_tokens_is_refused(model):
+    with pytest.raises(UsageError, match="no default target modules"):
+        apply_method(make(model), "adapter_plus")
+
+
+def test_a_bottleneck_behind_a_block_that_is_named_and_gives_no_tokens_is_refused_when_it_runs():
+    model = apply_method(
+        timm.create_model("davit_tiny"), "adapter_plus", {"target_modules": r"stages\.0\.blocks\.0\.0"}
+    )
+    with pytest.raises(RLRRError, match="leave it out of target_modules"), torch.no_grad():
+        model.eval()(torch.zeros(1, 3, 224, 224))

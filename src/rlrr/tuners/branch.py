@@ -111,11 +111,18 @@ class BranchLayer(AdaptedLayer):
 
         Raises:
             RLRRError: the stream inside a block has lost its gradient, as under reentrant checkpointing, or the block
-                writes into it.
+                writes into it; or the output has not the features of the branch behind it.
         """
         if self.where == "behind":
             result = self.base_layer(x, *args, **kwargs)
-            return result, update(result[0] if isinstance(result, tuple) else result)
+            output = result[0] if isinstance(result, tuple) and result else result
+            if not isinstance(output, Tensor) or output.shape[-1] != self.out_features:
+                given = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+                raise RLRRError(
+                    f"{self.module_name} gives {given}, and the branch behind it takes {self.out_features} features in "
+                    "the last dimension: leave it out of target_modules."
+                )
+            return result, update(output)
         if self._reads is None:
             added = update(x)
             return self.base_layer(x, *args, **kwargs), added

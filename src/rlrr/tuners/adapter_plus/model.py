@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from rlrr.tuners.adapter_plus.layer import AdapterPlusLayer
+from rlrr.tuners.base import Family
 from rlrr.tuners.branch import BranchTuner, features
 from rlrr.tuners.layer import AdaptedLayer
 
@@ -30,3 +31,9 @@ class AdapterPlusModel(BranchTuner):
 
     def layer_class(self, base_layer: nn.Module, name: str, config: Any) -> type[AdaptedLayer] | None:
         return AdapterPlusLayer if features(base_layer)[1] else None
+
+    def parts_of(self, family: Family | None, config: Any) -> tuple[str, ...] | None:
+        """Stand behind blocks that give tokens, features last: of ViTs, and of known others without convolutions."""
+        if family is None or "mlp_norm" in family.modules:
+            return self.default_parts
+        return () if family.generic or "conv" in family.modules else self.default_parts

@@ -45,15 +45,15 @@ class SelectionLayer(ReweightedLayer):
         return None if weight is None else weight.clone(), None if bias is None else bias.clone()
 
 
-class SelectionOfOneLayer(SelectionLayer):
-    """A module with one tensor of any name, such as a LayerScale."""
+class SelectionOfScale(SelectionLayer):
+    """A LayerScale, whose one tensor has other names than weight."""
 
     def describe(self, base_layer: nn.Module, **options: Any) -> None:
         ((self.tensor, _),) = base_layer.named_parameters()
 
     @classmethod
     def check_base(cls, base_layer: nn.Module, name: str) -> None:
-        """Take any module with one tensor."""
+        """Take a LayerScale, which has neither weight nor bias to check."""
 
     def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         assert weight is not None, "the module has a tensor"

@@ -10,7 +10,8 @@ from torch import nn
 
 from rlrr.tuners.base import NORMS, RLRRError, VisionTuner, family_of, is_plain, regex_of
 from rlrr.tuners.layer import AdaptedLayer
-from rlrr.tuners.selection.layer import SelectionLayer, SelectionOfOneLayer
+from rlrr.tuners.plain import is_patched
+from rlrr.tuners.selection.layer import SelectionLayer, SelectionOfScale
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,9 @@ class SelectionModel(VisionTuner):
             weight = getattr(base_layer, "weight", None)
             trained = [bias] if config.tensors == "biases" else [weight, bias]
             return SelectionLayer if any(tensor is not None for tensor in trained) else None
-        one_tensor = len(list(base_layer.parameters())) == 1 and not any(base_layer.children())
-        return SelectionOfOneLayer if one_tensor and config.tensors == "all" else None
+        # a LayerScale; tables of positions are asked for more than a forward
+        scales = type(base_layer).__name__.removesuffix("2d").endswith("LayerScale") and not is_patched(base_layer)
+        return SelectionOfScale if scales and config.tensors == "all" else None
 
     def default_targets(self, model: nn.Module, config: Any) -> str | None:
         """Find the modules of the last blocks, with the final norm, if these are chosen.
@@ -54,7 +56,10 @@ class SelectionModel(VisionTuner):
                 f"last_blocks is {config.last_blocks}, and this {type(model).__name__} has {len(blocks)} known blocks."
             )
         chosen = blocks[-config.last_blocks :]
-        regex = self._adaptable(model, rf"{regex_of(chosen)}\..+|{regex_of(self.names_of('final_norm'))}", config)
+        order = [name for name, _ in model.named_modules()]
+        behind = order[order.index(blocks[-1]) :]
+        final = [name for name in self.names_of("norm") if name in behind and self.block_of(name) is None]
+        regex = self._adaptable(model, "|".join([rf"{regex_of(chosen)}\..+", *map(re.escape, final)]), config)
         inside = [
             name for name, _ in model.named_parameters() if name.startswith(tuple(f"{block}." for block in chosen))
         ]
