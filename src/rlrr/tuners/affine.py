@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,16 +21,6 @@ class AffineLayer(ReweightedLayer):
     """
 
     neutral = {"scale": 1, "shift": 0}  # noqa: RUF012
-
-    def describe(self, base_layer: nn.Module, **options: Any) -> None:
-        if isinstance(base_layer, nn.Conv2d):
-            self.in_features, self.out_features = base_layer.in_channels, base_layer.out_channels
-        elif isinstance(base_layer, nn.Linear):
-            self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
-        else:
-            self.in_features = self.out_features = math.prod(base_layer.normalized_shape)
-        if not self.holds_shift:
-            base_layer.register_parameter("bias", None)  # as a LayerNorm without bias has it
 
     @property
     def holds_shift(self) -> bool:

@@ -8,6 +8,7 @@ and used in the backbone's.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -46,6 +47,23 @@ class ReweightedLayer(AdaptedLayer):
     def __init__(self, base_layer: nn.Module, *args: Any, **kwargs: Any) -> None:
         super().__init__(base_layer, *args, **kwargs)
         move_hooks(base_layer, self)  # its forward is not called where another weight is used
+
+    def describe(self, base_layer: nn.Module, **options: Any) -> None:
+        """Set the numbers of features of a linear, convolution or norm; give a norm without a bias an empty one.
+
+        Args:
+            base_layer: The frozen module.
+            **options: Unused.
+        """
+        base: Any = base_layer
+        if isinstance(base, nn.Conv2d):
+            self.in_features, self.out_features = base.in_channels, base.out_channels
+        elif isinstance(base, nn.Linear):
+            self.in_features, self.out_features = base.in_features, base.out_features
+        else:
+            self.in_features = self.out_features = math.prod(base.normalized_shape)
+        if not hasattr(base, "bias"):  # an RmsNorm
+            base.register_parameter("bias", None)
 
     @classmethod
     def check_base(cls, base_layer: nn.Module, name: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from rlrr.tuners.layer import by_group, grouped
@@ -24,10 +24,6 @@ class UpdateLayer(ReweightedLayer):
     """
 
     trains_by_delta = True
-
-    def describe(self, base_layer: nn.Module, **options: Any) -> None:
-        assert isinstance(base_layer, nn.Linear)
-        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
 
     def update(self, x: Tensor, config: Any, learned: Mapping[str, Tensor]) -> Tensor:
         """Compute what one adapter adds to the output, with dropout while training.

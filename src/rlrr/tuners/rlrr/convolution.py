@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlrr.tuners.rlrr.config import RLRRConfig
 from rlrr.tuners.rlrr.functional import kernel_matrix, matrix_kernel
@@ -18,9 +17,6 @@ class Convolution(Rescaled):
     Groups are blocks: each has `rlrr_scale_in` of its own, so that a depthwise convolution has (out, r, kw).
     """
 
-    def describe(self, base_layer: nn.Module, **options: Any) -> None:
-        self.in_features, self.out_features = base_layer.in_channels, base_layer.out_channels
-
     def as_matrix(self, weight: Tensor) -> Tensor:
         return kernel_matrix(weight)
 
@@ -30,9 +26,6 @@ class Convolution(Rescaled):
     def blocks(self, config: RLRRConfig) -> int:
         """Count the blocks: groups of channels, where they are more than the stacked projections."""
         return math.lcm(super().blocks(config), self.get_base_layer().groups)
-
-    def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        return self.get_base_layer()._conv_forward(x, weight, bias)
 
     def separates(self, x: Tensor, adapters: int) -> bool:
         """Always run a mixed batch adapter by adapter: kernels do not factor over samples as a linear's weight does."""

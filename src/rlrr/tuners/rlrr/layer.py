@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from rlrr.tuners.affine import AffineLayer, combined_scale
 from rlrr.tuners.base import RLRRError
@@ -146,17 +144,11 @@ class Rescaled(RLRRLayer):
 class Linear(Rescaled):
     """A linear, whose weight is the matrix."""
 
-    def describe(self, base_layer: nn.Module, **options: Any) -> None:
-        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
-
     def as_matrix(self, weight: Tensor) -> Tensor:
         return weight
 
     def from_matrix(self, matrix: Tensor) -> Tensor:
         return matrix
-
-    def call_base(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        return F.linear(x, weight, bias)
 
     def separates(self, x: Tensor, adapters: int) -> bool:
         quick = x.device.type != "cpu" or product_dtype(self.frozen[0].dtype, x.device).itemsize < 4

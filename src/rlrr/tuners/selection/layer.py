@@ -22,10 +22,6 @@ class SelectionLayer(ReweightedLayer):
     prefix = "selection_"
     adapter_layer_names = ("selection_weight", "selection_bias")
 
-    def describe(self, base_layer: nn.Module, **options: Any) -> None:
-        if not hasattr(base_layer, "bias"):
-            base_layer.register_parameter("bias", None)  # as a LayerNorm without bias has it
-
     def start(self, config: SelectionConfig) -> Mapping[str, Tensor | None]:
         weight, bias = self.frozen
         chosen = {"selection_weight": weight if config.tensors == "all" else None, "selection_bias": bias}
