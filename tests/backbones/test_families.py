@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 import torchvision
+import transformers
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 from transformers import (
@@ -490,3 +491,41 @@ def test_an_unknown_family_has_no_default():
     assert default_targets(model) == []
     assert block_linears(model) == "all-linear"
     assert classifier_names(model) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_small_patch16_dinov3",
+        "eva02_base_patch14_224",
+        "beit_base_patch16_224",
+        "vit_base_patch16_siglip_224",
+        "vit_small_patch14_reg4_dinov2",
+    ],
+)
+def test_every_block_of_a_vit_has_all_parts_that_methods_adapt(name):
+    with torch.device("meta"):
+        model = timm.create_model(name, depth=2) if "beit" in name else timm.create_model(name)
+    blocks = module_names(model, "block")
+    for part in ("attn.module", "attn.qkv", "attn.proj", "attn_norm", "mlp.module", "mlp.fc1", "mlp.fc2", "mlp_norm"):
+        names = module_names(model, part)
+        assert all(any(found.startswith(f"{block}.") for found in names) for block in blocks), part
+
+
+@pytest.mark.parametrize(
+    ("config", "model"),
+    [
+        ("DINOv3ViTConfig", "DINOv3ViTModel"),
+        ("SiglipVisionConfig", "SiglipVisionModel"),
+        ("CLIPVisionConfig", "CLIPVisionModel"),
+        ("Dinov2Config", "Dinov2Model"),
+    ],
+)
+def test_every_block_of_transformers_vits_has_them_too(config, model):
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32}
+    found = getattr(transformers, model)(getattr(transformers, config)(**sizes, intermediate_size=48))
+    blocks = module_names(found, "block")
+    assert len(blocks) == 2
+    for part in ("attn.module", "attn.qkv", "attn.proj", "attn_norm", "mlp.module", "mlp.fc1", "mlp.fc2", "mlp_norm"):
+        names = module_names(found, part)
+        assert all(any(name.startswith(f"{block}.") for name in names) for block in blocks), part
