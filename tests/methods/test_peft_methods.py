@@ -73,6 +73,13 @@ def test_a_name_that_peft_does_not_have_is_met_with_the_nearest():
         apply_method(vit(), "pefd:hra")
 
 
+def test_a_type_may_be_written_in_any_case_and_is_never_one_of_ours():
+    assert find_method("peft:VERA") is find_method("peft:vera") is METHODS["peft:vera"]
+    for name in ("peft:vpt", "peft:rlrr", "peft:peft_type_to_config_mapping"):
+        with pytest.raises(UsageError, match=f"{name} is unknown to PEFT"):
+            apply_method(vit(), name)
+
+
 def test_settings_are_pefts_own():
     model = apply_method(vit(), "peft:vera", {"r": 5})
     assert model.peft_config["default"].r == 5

@@ -123,6 +123,24 @@ def test_under_bf16_autocast_outputs_are_near_and_gradients_finite(case):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
+def test_on_a_backbone_in_half_precision_what_is_learned_is_float32(case):
+    model = get_peft_model(case.model().bfloat16(), case.config())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    learned = {p.dtype for n, p in model.named_parameters() if p.requires_grad and model.base_model.prefix in n}
+    assert learned == {torch.float32}
+    x = inputs(case).bfloat16()
+    assert model.eval()(x).dtype in (torch.bfloat16, torch.float32)
+    model.train()(x).float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
+
+
+def test_an_adapter_that_is_added_in_evaluation_mode_is_in_it(case):
+    model = adapted(case)
+    model.add_adapter("two", case.config())
+    model.set_adapter("two")
+    assert not any(module.training for module in model.modules())
+
+
 def test_every_trained_tensor_gets_the_gradient_of_finite_differences(case):
     model, x = adapted(case), inputs(case)
     model.train()
@@ -342,6 +360,14 @@ def test_tensors_that_all_layers_share_are_held_and_saved_once():
     assert {name for name in trained if "shared_up" in name} == {"base_model.shared_up.two"}
     model.delete_adapter("two")
     assert "two" not in model.base_model.shared_up
+
+
+def test_an_adapter_that_is_refused_leaves_no_tensor_behind():
+    model = adapted(CASES["shared tensors"])
+    before = set(model.state_dict())
+    with pytest.raises(RLRRError, match="nonsense"):
+        model.add_adapter("two", TOYS["shared"][0](target_modules=["attn", "nonsense"]))
+    assert set(model.state_dict()) == before
 
 
 def test_without_an_adapter_nothing_is_added(case):

@@ -1,5 +1,7 @@
 """What the methods refuse, each in a sentence that names it: a backbone, a size, another method's setting."""
 
+import re
+
 import pytest
 import timm
 import torch
@@ -13,7 +15,7 @@ from rlrr.tuners.vpt import VPTConfig
 
 OURS = sorted(name for name, method in METHODS.items() if (method.config or "").startswith("rlrr."))
 NOT_ON = {
-    "fact": ("swin_tiny_patch4_window7_224", "resnet18", "eva02_tiny_patch14_224"),
+    "fact": ("swin_tiny_patch4_window7_224", "resnet18", "eva02_tiny_patch14_224", "vit_small_plus_patch16_dinov3"),
     "arc": ("swin_tiny_patch4_window7_224", "resnet18"),
     "lora_qv": ("resnet18", "convnext_atto"),
     "repadapter": ("resnet18",),
@@ -51,6 +53,8 @@ BAD = [
     *((method, {"rank": 0}) for method in ("fact", "lora_qv", "rlrr")),
     *((method, {"dropout": 1.5}) for method in ("arc", "convpass", "fact", "lora_qv", "repadapter", "vpt_deep")),
     *((method, {"dropout": float("nan")}) for method in ("arc", "convpass", "fact", "vpt_deep")),
+    *((method, {"scale": 0.0}) for method in ("adaptformer", "convpass", "fact", "lora_qv", "repadapter")),
+    ("adapter", {"variant": "houlsby_osu", "scale": float("inf")}),
     ("vpt_deep", {"tokens": 0}),
     ("vpt_shallow", {"tokens": -3}),
     ("repadapter", {"groups": 3}),
@@ -74,6 +78,30 @@ def test_a_setting_that_does_not_fit_is_named(method, settings):
         apply_method(make("vit_tiny_patch16_224"), method, settings)
     assert any(name in str(caught.value) for name in settings)
     assert "\n" not in str(caught.value)
+
+
+def test_parts_that_a_model_lacks_are_named():
+    with pytest.raises(UsageError, match=r"Cait has no attn\.module"), torch.device("meta"):
+        apply_method(make("cait_xxs24_224"), "adapter", {"parts": ["attn.module", "mlp.module"]})
+
+
+def test_a_fused_linear_of_another_order_is_refused():
+    with pytest.raises(UsageError, match="one below the other"), torch.device("meta"):
+        apply_method(make("tiny_vit_5m_224"), "lora_qv", {"target_modules": ["qkv"]})
+
+
+@pytest.mark.parametrize("method", ["bitfit", "attention"])
+def test_own_weights_that_a_selection_means_and_does_not_reach_are_warned_of(method, caplog):
+    with torch.device("meta"):
+        apply_method(make("beit_base_patch16_224"), method)
+    assert re.search(r"stay frozen, such as blocks\.0\.attn\.q_bias", caplog.text)
+
+
+@pytest.mark.parametrize("method", ["bitfit", "attention", "last_blocks"])
+def test_a_vit_has_no_such_weights(method, caplog):
+    with torch.device("meta"):
+        apply_method(make("vit_tiny_patch16_224"), method)
+    assert "frozen" not in caplog.text
 
 
 @pytest.mark.parametrize("method", OURS)

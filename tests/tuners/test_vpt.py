@@ -1,14 +1,26 @@
 """VPT on the models it is defined for, and refused on the others."""
 
+import copy
 import math
 
 import pytest
 import timm
 import torch
 from peft import get_peft_model
-from transformers import DINOv3ViTConfig, DINOv3ViTModel, ViTConfig, ViTModel
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+    ViTConfig,
+    ViTModel,
+)
 
 from rlrr.errors import RLRRError
+from rlrr.tuners.adapter import AdapterConfig
+from rlrr.tuners.convpass import ConvpassConfig
 from rlrr.tuners.vpt import VPTConfig
 
 SMALL = {"img_size": 32, "depth": 2, "embed_dim": 24, "num_heads": 2, "num_classes": 3}
@@ -38,6 +50,8 @@ MODELS = {
     "another pooling": averaged,
     "transformers' ViT": lambda: of_transformers(ViTConfig, ViTModel),
     "transformers' DINOv3": lambda: of_transformers(DINOv3ViTConfig, DINOv3ViTModel),
+    "transformers' CLIP": lambda: of_transformers(CLIPVisionConfig, CLIPVisionModel),
+    "transformers' SigLIP": lambda: of_transformers(SiglipVisionConfig, SiglipVisionModel),
 }
 
 
@@ -49,11 +63,23 @@ def output(model, images=IMAGES):
 @pytest.mark.parametrize("deep", [True, False])
 @pytest.mark.parametrize("kind", MODELS)
 @torch.no_grad()
-def test_prompts_act_by_attention_alone_and_are_gone_behind_the_last_block(kind, deep):
+def test_prompts_act_and_are_gone_behind_the_last_block(kind, deep):
     torch.manual_seed(0)
     plain = MODELS[kind]().eval()
     before = output(plain)
     model = get_peft_model(plain, VPTConfig(tokens=4, deep=deep, init_weights=False)).eval()
+    assert output(model).shape == before.shape
+    assert not torch.allclose(output(model), before)
+
+
+@pytest.mark.parametrize("method", [AdapterConfig, ConvpassConfig])
+@pytest.mark.parametrize("kind", MODELS)
+@torch.no_grad()
+def test_branches_act_where_attention_is_called_by_keyword_too(kind, method):
+    torch.manual_seed(0)
+    plain = MODELS[kind]().eval()
+    before = output(plain)
+    model = get_peft_model(plain, method(init_weights=False)).eval()
     assert output(model).shape == before.shape
     assert not torch.allclose(output(model), before)
 
@@ -141,3 +167,18 @@ def test_a_mask_that_knows_nothing_of_prompts_is_refused():
     model = get_peft_model(timm.create_model("vit_tiny_patch16_224", **SMALL), VPTConfig())
     with pytest.raises(RLRRError, match="mask"):
         model(IMAGES, attn_mask=torch.ones(5, 5, dtype=torch.bool))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config", [VPTConfig(), VPTConfig(deep=False), ConvpassConfig()], ids=["deep", "shallow", "conv"]
+)
+def test_a_program_takes_batches_of_any_size(config):
+    torch.manual_seed(0)
+    model = get_peft_model(timm.create_model("vit_tiny_patch16_224", **SMALL), copy.deepcopy(config)).eval()
+    program = torch.export.export(
+        model.base_model.model, (IMAGES,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},), strict=False
+    )
+    for count in (1, 2, 5):
+        images = torch.randn(count, 3, 32, 32)
+        torch.testing.assert_close(program.module()(images), model(images))

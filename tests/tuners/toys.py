@@ -61,8 +61,8 @@ class SharedLayer(ReweightedLayer):
         total = 0
         for name in self._present(adapter_names):
             learned, dropout = self.learned(name), self.configs[name].dropout
-            hidden = F.dropout(x @ learned["down"].T @ learned["core"].T, dropout)
-            total = total + hidden @ learned["up"].T
+            hidden = F.dropout(x.to(learned["down"].dtype) @ learned["down"].T @ learned["core"].T, dropout)
+            total = total + (hidden @ learned["up"].T).to(x.dtype)
         return total
 
 

@@ -160,7 +160,7 @@ def prefix_tokens(model: nn.Module) -> int:
     if count is not None:
         return int(count)
     tokens = (value for name, value in model.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS)
-    return sum(token.shape[1] for token in tokens)
+    return sum(token.shape[1] if token.dim() > 1 else 1 for token in tokens)  # CLIP's is one vector
 
 
 def patch_size(model: nn.Module) -> tuple[int, int] | None:

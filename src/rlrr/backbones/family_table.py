@@ -188,7 +188,7 @@ NOT_OF_IMAGES = re.compile(
 )
 """Modules whose rows are not images but positions or words, and heads beside the classifier."""
 
-PREFIX_PARAMETERS = ("cls_token", "distillation_token", "register_tokens")
+PREFIX_PARAMETERS = ("cls_token", "class_embedding", "distillation_token", "register_tokens")
 """Names of the prefix tokens in transformers' models; timm's models have `num_prefix_tokens`."""
 
 # The tables below tell a part by the name of a tensor alone, in files of weights as in models of any family.

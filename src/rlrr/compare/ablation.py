@@ -19,7 +19,7 @@ from rlrr.compare.runner import Job
 from rlrr.data import load_data
 from rlrr.errors import UsageError, did_you_mean
 from rlrr.recipes.recipe import Recipe
-from rlrr.training.schedule import step_rates
+from rlrr.training.schedule import batches_of, step_rates
 
 TABLES = {  # title, and the paper's numbers in `published`
     "table6": ("One side, both sides, with and without the residual (Table 6)", "sides"),
@@ -145,7 +145,8 @@ def _varied(plan: Plan, variation: Variation, images: int) -> Recipe:
         return recipe
     if len(plan.rates) > 1:
         raise UsageError("The pull of decay depends on the learning rate: give one of `rates`, or leave out decay.")
-    steps = math.ceil(math.ceil(images / recipe.batch_size) / recipe.accumulate)
+    batches = batches_of(recipe, images)
+    steps = math.ceil(batches / min(recipe.accumulate, batches))
     total = sum(step_rates(recipe, steps, learning_rate(recipe, plan.rates[0])))
     return replace(recipe, weight_decay=float(f"{variation.pull / total:.6g}"))
 

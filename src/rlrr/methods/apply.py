@@ -99,9 +99,13 @@ def config_type(method: str) -> type[PeftConfig] | None:
     if (path := find_method(method).config) is None:
         return None
     module, _, name = path.partition(":")
-    if found := getattr(import_module(module), name, None):
-        return found
-    kinds = {str(kind.value): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    if not name.isupper():
+        return getattr(import_module(module), name)
+    kinds = {
+        str(kind.value): config
+        for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+        if config.__module__.startswith("peft.")
+    }
     if name not in kinds:
         near = did_you_mean(name.lower(), [kind.lower() for kind in kinds])
         raise UsageError(f"method {method} is unknown to PEFT {version('peft')}.{near}", option="method")

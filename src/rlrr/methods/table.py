@@ -364,10 +364,12 @@ def find_method(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
-    library, _, kind = name.partition(":")
+    library, _, kind = name.lower().partition(":")
+    if f"{library}:{kind}" in METHODS:
+        return METHODS[f"{library}:{kind}"]
     if library != "peft" or not kind:
         raise UsageError(f"There is no method {name!r}.{did_you_mean(name, METHODS)}")
-    if (reason := UNSUITED.get(kind.lower())) is not None:
+    if (reason := UNSUITED.get(kind)) is not None:
         raise UsageError(f"method {name} is of no use here: {reason}.", option="method")
     title = kind.upper()
     return Method(name, title, f"PEFT's {title}, by its own defaults.", "", 1e-3, config=f"peft:{title}")

@@ -35,6 +35,12 @@ def epoch_rates(recipe: Recipe, peak: float) -> list[float]:
     return rates
 
 
+def batches_of(recipe: Recipe, images: int) -> int:
+    """Count the batches in an epoch of so many images."""
+    batches = images / recipe.batch_size
+    return max(1, math.floor(batches) if recipe.mixup or recipe.cutmix else math.ceil(batches))  # mixed in pairs
+
+
 def step_rates(recipe: Recipe, steps_per_epoch: int, peak: float) -> list[float]:
     """Compute the learning rate of each step of the optimiser, for every schedule.
 

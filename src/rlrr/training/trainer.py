@@ -40,7 +40,7 @@ from rlrr.training.images import TrainingImages
 from rlrr.training.objective import Batch, Objective, classifying_logits, load_state, make_objective, save_state
 from rlrr.training.optimizer import parameter_groups
 from rlrr.training.output import CHECKPOINTS, METRICS, TENSORBOARD
-from rlrr.training.schedule import make_scheduler
+from rlrr.training.schedule import batches_of, make_scheduler
 from rlrr.tuners import frozen_norms
 
 logger = logging.getLogger(__name__)
@@ -292,8 +292,7 @@ def _mixes(recipe: Recipe) -> bool:
 
 def _batches(recipe: Recipe, images: TrainingImages) -> int:
     """Count the batches in an epoch."""
-    batches = len(images.train) / recipe.batch_size
-    return max(1, math.floor(batches) if _mixes(recipe) else math.ceil(batches))
+    return batches_of(recipe, len(images.train))
 
 
 def _evaluation_batch(recipe: Recipe, images: TrainingImages, device: torch.device) -> int:

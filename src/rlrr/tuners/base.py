@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any, ClassVar, Self
 
+import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, NoMatchingPeftModuleError
 from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ from rlrr.backbones.families import (
     module_names,
     patch_size,
     prefix_tokens,
+    stacked_projections,
 )
 from rlrr.backbones.kinds import NORMS, has_plain_forward, kind_of
 from rlrr.errors import RLRRError
@@ -109,14 +111,14 @@ class VisionTuner(BaseTuner):
             return self._adaptable(model, family.target_modules(model, layers, config.parts), config)
         for part in config.parts or ():
             check_choice("parts", part, self.default_parts or parts)
+        # a family may have another part in the place of the method's own
+        parts = [part for part in parts if part in (config.parts or parts)] or parts
         missing = [part for part in parts if not module_names(model, part)]
-        if config.parts is None and 0 < len(missing) < len(parts):  # else it would act on less than it says
+        if 0 < len(missing) < len(parts):  # else it would act on less than it says
             raise RLRRError(
                 f"{config.method} adapts {', '.join(parts)}, and this {type(model).__name__} has no "
                 f"{', '.join(missing)}: set parts to what it has, or name modules in target_modules."
             )
-        # a family may have another part in the place of the method's own
-        parts = [part for part in parts if part in (config.parts or parts)] or parts
         names = [name for part in parts for name in module_names(model, part, layers)]
         return self._adaptable(model, regex_of(names), config) if names else None
 
@@ -151,6 +153,13 @@ class VisionTuner(BaseTuner):
         """Give the index, among all blocks, of the one that holds the module of a full name; None if none does."""
         blocks = self.names_of("block")
         return next((index for index, block in enumerate(blocks) if name.startswith(f"{block}.")), None)
+
+    def stacks_qkv(self, name: str) -> bool:
+        """Tell whether a linear called qkv holds queries, keys and values one below the other, or nothing is known."""
+        if "_family" not in self.__dict__:
+            self.__dict__["_family"] = family_of(self.model)
+        family = self.__dict__["_family"]
+        return family is None or family.fused_blocks.get("qkv") == 3 or bool(stacked_projections(name))
 
     def start_shared(self, config: Any, modules: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
         """Make the tensors that all layers share, by container, for a new adapter.
@@ -189,8 +198,13 @@ class VisionTuner(BaseTuner):
                 getattr(self, name)[adapter_name] = nn.Parameter(tensor, requires_grad=not config.inference_mode)
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
-        except NoMatchingPeftModuleError as error:
-            raise NoMatchingPeftModuleError(f"{error} {_known_endings(model)}") from error
+        except Exception as error:
+            for name in self.shared_containers:  # or they would be trained without an adapter
+                if adapter_name in (tensors := getattr(self, name)):
+                    del tensors[adapter_name]
+            if isinstance(error, NoMatchingPeftModuleError):
+                raise NoMatchingPeftModuleError(f"{error} {_known_endings(model)}") from error
+            raise
         for module in list(model.modules()):
             for name, child in module.named_children():
                 # PEFT takes every module whose name ends as a classifier's: also the empty head of a hybrid's stem
@@ -198,6 +212,14 @@ class VisionTuner(BaseTuner):
                     setattr(module, name, child.original_module)
         for norm in frozen_norms(model):
             norm.eval()
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """Make half-precision tensors of an adapter float32, as PEFT does, also those that all layers share."""
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        for name in self.shared_containers if autocast_adapter_dtype else ():
+            tensor = getattr(self, name).get(adapter_name)
+            if tensor is not None and tensor.dtype in (torch.float16, torch.bfloat16):
+                tensor.data = tensor.data.float()
 
     def _to_adapt(self, config: TunerConfig, model: nn.Module) -> dict[str, nn.Module]:
         """Find the modules that an adapter will adapt, before any adapter, by full name."""
@@ -267,8 +289,8 @@ class VisionTuner(BaseTuner):
             peft_config.target_modules = self.default_targets(model, peft_config)
             if peft_config.target_modules is None:
                 raise RLRRError(
-                    f"There are no default target modules for {type(model).__name__} with {type(peft_config).method}: "
-                    "name them in target_modules, a regex of full module names, such as '.*(qkv|proj|fc1|fc2)'."
+                    f"There are no default target modules for {type(model).__name__} with {type(peft_config).method}, "
+                    "which may not be defined there: to try, name them in target_modules, a regex of full module names."
                 )
             # now part of the regex
             peft_config.layers_to_transform = peft_config.layers_pattern = peft_config.parts = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -118,6 +119,16 @@ def check_regex(name: str, value: Any) -> None:
         re.compile(value if isinstance(value, str) else "")
     except re.error as error:
         raise RLRRError(f"{name} must be a regex of module names, and {value!r} is none: {error}.") from error
+
+
+def check_factor(name: str, value: float) -> None:
+    """Refuse a fixed factor with which nothing could be learned.
+
+    Raises:
+        RLRRError: it is 0, or no finite number.
+    """
+    if not value or not math.isfinite(value):
+        raise RLRRError(f"{name} must be a finite number other than 0, not {value!r}.")
 
 
 def check_number(name: str, value: float, least: float, most: float | None = None) -> None:

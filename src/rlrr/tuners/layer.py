@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar
@@ -157,7 +158,7 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
     def check_merge(self, adapter_names: list[str] | None = None) -> None:
         """Refuse adapters that must not be merged, such as those whose merged weights are not finite."""
 
-    def forward(self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Run the layer under the active adapters, or each sample under its own of `adapter_names`.
 
         Without `adapter_names` those of the mixed batch act that this thread runs, if it runs one.
@@ -165,6 +166,13 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
         Raises:
             ValueError: adapters are merged, or rows cannot be told apart by sample, in a mixed batch.
         """
+        if not args:  # as attention is called in transformers' CLIP
+            first = next(iter(inspect.signature(self.base_layer.forward).parameters))
+            args = (kwargs.pop(first),)
+        x, *rest = args
+        return self._forward(x, adapter_names, *rest, **kwargs)
+
+    def _forward(self, x: Tensor, adapter_names: Sequence[str] | None, *args: Any, **kwargs: Any) -> Any:
         if self.disable_adapters:
             if self.merged:
                 self.unmerge()
@@ -222,8 +230,11 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
     ) -> None:
         for name, value in values.items():
             if value is not None:
-                is_tensor = isinstance(value, Tensor)
-                getattr(self, name)[adapter_name] = nn.Parameter(value, requires_grad=trainable) if is_tensor else value
+                if isinstance(value, Tensor):
+                    value = nn.Parameter(value, requires_grad=trainable)
+                else:
+                    value.train(self.training)  # a model in evaluation mode may be given an adapter
+                getattr(self, name)[adapter_name] = value
 
     def _present(self, adapter_names: Sequence[str] | None) -> list[str]:
         """List those of the adapters, or of the active ones, that this layer has."""

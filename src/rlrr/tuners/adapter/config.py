@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlrr.tuners.adapter.variants import VARIANTS
-from rlrr.tuners.config import RLRRError, TunerConfig, check_choice, check_number
+from rlrr.tuners.config import RLRRError, TunerConfig, check_choice, check_factor, check_number
 
 
 @dataclass
@@ -45,6 +45,7 @@ class AdapterConfig(TunerConfig):
         check_choice("init_weights", self.init_weights, ("paper", True, False))
         check_number("bottleneck", self.bottleneck, 1)
         variant = VARIANTS[self.variant]
+        check_factor("scale", self.scale)
         if self.scale != 1 and not variant.scaled:
             raise RLRRError(f"The Adapter's variant {self.variant} has no factor: leave out scale.")
         if self.dropout is None:

@@ -12,9 +12,9 @@ from rlrr.tuners.config import TunerConfig, check_choice, check_number
 class ARCConfig(TunerConfig):
     """Adapters re-composed from shared projections (Dong et al., NeurIPS 2023, arXiv 2310.06234).
 
-    The input h of a linear becomes `h + U dropout(d * (U^T h)) + b`. All linears before which attention stands share
-    one U, and all of MLPs another; d and b are each linear's own. Without an activation it merges into the linear.
-    `TunerConfig` describes the settings that choose modules.
+    The input h of a linear becomes `h + U dropout(d * (U^T h)) + b`. All linears that stand before attention share
+    one U, and those that stand before an MLP another; d and b are each linear's own. Without an activation it merges
+    into the linear. `TunerConfig` describes the settings that choose modules.
 
     Args:
         target_modules: Modules to adapt, linears of one input width: a regex, a list of name endings, or None for the
@@ -24,7 +24,7 @@ class ARCConfig(TunerConfig):
         dropout: Dropout on the bottleneck while training: 0.1 is the default of the authors' trainer.
         init_weights: Start of d; U is Xavier-uniform and b zero in any case. "paper" starts d at zero before attention
             and Xavier-uniform before the MLP, so that training does not start at the pre-trained function; True starts
-            all at zero and at that function; False none (for tests).
+            both at zero, at that function; False starts neither there (for tests).
     """
 
     method = "arc"

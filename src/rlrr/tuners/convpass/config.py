@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rlrr.tuners.config import TunerConfig, check_choice, check_number
+from rlrr.tuners.config import TunerConfig, check_choice, check_factor, check_number
 
 
 @dataclass
@@ -37,6 +37,7 @@ class ConvpassConfig(TunerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_factor("scale", self.scale)
         check_number("bottleneck", self.bottleneck, 1)
         check_number("dropout", self.dropout, 0, 1)
         check_choice("convolution", self.convolution, ("identity", "xavier"))

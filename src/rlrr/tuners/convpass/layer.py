@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from typing import Any
 
 import torch
@@ -13,8 +13,15 @@ from rlrr.tuners.base import RLRRError
 from rlrr.tuners.branch import BranchLayer, features, quick_gelu
 from rlrr.tuners.convpass.config import ConvpassConfig
 
-Grids = Mapping[int, tuple[int, int]]
-"""Height and width of the grids of patches that the model has met, by number of patches."""
+
+class Grid:
+    """The grid of patches into which the model has cut the images that it runs.
+
+    Attributes:
+        size: Its height and width; None before the first call.
+    """
+
+    size: tuple[int, int] | None = None
 
 
 class ConvBottleneck(nn.Module):
@@ -24,16 +31,16 @@ class ConvBottleneck(nn.Module):
         in_features: Width of h.
         out_features: Width of the output.
         leading: Number of tokens before the patches.
-        grids: Grids of patches, which the tuner keeps up to date.
+        grid: The grid of patches, which the tuner keeps up to date.
         config: The adapter's settings.
     """
 
-    def __init__(self, in_features: int, out_features: int, leading: int, grids: Grids, config: ConvpassConfig) -> None:
+    def __init__(self, in_features: int, out_features: int, leading: int, grid: Grid, config: ConvpassConfig) -> None:
         super().__init__()
         width = config.bottleneck
         self.down, self.up = nn.Linear(in_features, width), nn.Linear(width, out_features)
         self.conv = nn.Conv2d(width, width, 3, padding=1)
-        self.leading, self.grids, self.scale, self.dropout = leading, grids, config.scale, config.dropout
+        self.leading, self.grid, self.scale, self.dropout = leading, grid, config.scale, config.dropout
         nn.init.xavier_uniform_(self.down.weight)
         if config.convolution == "xavier":
             nn.init.xavier_uniform_(self.conv.weight)
@@ -52,14 +59,14 @@ class ConvBottleneck(nn.Module):
         Raises:
             RLRRError: the tokens are not those of a grid of patches behind the leading ones.
         """
-        count = h.shape[1] - self.leading if h.dim() == 3 else -1
-        if count not in self.grids:
+        size = self.grid.size
+        if size is None or h.dim() != 3 or h.shape[1] != self.leading + math.prod(size):
             raise RLRRError(
                 f"Convpass needs all patches of a grid behind {self.leading} tokens, and got {tuple(h.shape)}: choose "
                 "modules that take all tokens, and leave out patch dropout."
             )
         hidden = quick_gelu(self.down(h))
-        patches = hidden[:, self.leading :].transpose(1, 2).unflatten(2, self.grids[count])
+        patches = hidden[:, self.leading :].transpose(1, 2).unflatten(2, size)
         ahead = F.linear(hidden[:, : self.leading], self.conv.weight[:, :, 1, 1], self.conv.bias)  # a grid of one cell
         hidden = quick_gelu(torch.cat([ahead, self.conv(patches).flatten(2).transpose(1, 2)], 1))
         return self.scale * self.up(F.dropout(hidden, self.dropout, self.training))
@@ -72,17 +79,17 @@ class ConvpassLayer(BranchLayer):
     adapter_layer_names = ("convpass_branch",)
     where = "beside"
 
-    def describe(self, base_layer: nn.Module, leading: int = 1, grids: Grids | None = None, **options: Any) -> None:
+    def describe(self, base_layer: nn.Module, leading: int = 1, grid: Grid | None = None, **options: Any) -> None:
         """Set what the branch needs of the tokens.
 
         Args:
             base_layer: The frozen module.
             leading: Number of tokens before the patches.
-            grids: Grids of patches, which the tuner keeps up to date.
+            grid: The grid of patches, which the tuner keeps up to date.
             **options: Unused.
         """
         self.in_features, self.out_features = features(base_layer)
-        self.leading, self.grids = leading, {} if grids is None else grids
+        self.leading, self.grid = leading, grid or Grid()
 
     def make_branch(self, config: ConvpassConfig) -> nn.Module:
-        return ConvBottleneck(self.in_features, self.out_features, self.leading, self.grids, config)
+        return ConvBottleneck(self.in_features, self.out_features, self.leading, self.grid, config)

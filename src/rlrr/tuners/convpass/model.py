@@ -8,24 +8,16 @@ from torch import Tensor, nn
 
 from rlrr.tuners.base import RLRRError, family_of, kind_of, prefix_tokens
 from rlrr.tuners.branch import BranchTuner, features
-from rlrr.tuners.convpass.layer import ConvpassLayer
+from rlrr.tuners.convpass.layer import ConvpassLayer, Grid
 from rlrr.tuners.layer import AdaptedLayer
 
 
-class RememberGrid:
-    """A hook that writes down the grid into which a convolution cuts an image.
-
-    Attributes:
-        grids: Height and width, by number of patches.
-    """
-
-    def __init__(self) -> None:
-        self.grids: dict[int, tuple[int, int]] = {}
+class RememberGrid(Grid):
+    """A hook that writes down the grid into which a convolution cuts images."""
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
         """Take the output, (batch, features, height, width)."""
-        height, width = output.shape[-2:]
-        self.grids[height * width] = (height, width)
+        self.size = (output.shape[-2], output.shape[-1])
 
 
 class ConvpassModel(BranchTuner):
@@ -61,7 +53,7 @@ class ConvpassModel(BranchTuner):
             )
 
     def layer_options(self, base_layer: nn.Module, name: str) -> dict[str, Any]:
-        return {"leading": prefix_tokens(self.model), "grids": self._remembered().grids}
+        return {"leading": prefix_tokens(self.model), "grid": self._remembered()}
 
     def _remembered(self) -> RememberGrid:
         """Give the hook on the convolution that cuts the image, put on for the first layer."""

@@ -69,8 +69,15 @@ class FacTModel(VisionTuner):
             RLRRError: it is not one, or an MLP is not four times as wide.
         """
         width = 0
+        seen: set[tuple[str, int | None]] = set()
         for name, module in modules.items():
             held = self._held(name)
+            if held == ("fc1",) and ("fc1", self.block_of(name)) in seen:
+                raise RLRRError(
+                    f"FacT has one slot for the first linear of an MLP, and {name} is the second of a gated one: leave "
+                    "it out of target_modules, or choose another method."
+                )
+            seen |= {(part, self.block_of(name)) for part in held}
             if not held or not isinstance(module, nn.Linear):
                 continue  # which is refused by name later
             width = width or (module.out_features if held == ("fc2",) else module.in_features)

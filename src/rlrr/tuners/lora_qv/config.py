@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlrr.tuners.config import TunerConfig, check_number
+from rlrr.tuners.config import TunerConfig, check_factor, check_number
 
 
 @dataclass
@@ -35,5 +35,6 @@ class LoRAQVConfig(TunerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_factor("scale", self.scale)
         check_number("rank", self.rank, 1)
         check_number("dropout", self.dropout, 0, 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from rlrr.tuners.base import VisionTuner, is_plain
+from rlrr.tuners.base import RLRRError, VisionTuner, is_plain
 from rlrr.tuners.layer import AdaptedLayer
 from rlrr.tuners.lora_qv.layer import LoRAQVLayer
 from rlrr.tuners.projections import projections_of
@@ -33,7 +33,12 @@ class LoRAQVModel(VisionTuner):
         projections = projections_of(name)
         if not set(projections) & {"q", "v"} or not is_plain(base_layer, nn.Linear):
             return None
-        return None if base_layer.out_features % len(projections) else LoRAQVLayer
+        if len(projections) > 1 and (base_layer.out_features % len(projections) or not self.stacks_qkv(name)):
+            raise RLRRError(
+                f"LoRA on q and v needs linears in which q, k and v lie one below the other, and {name} is not known "
+                "to be one: leave it out of target_modules, or choose lora."
+            )
+        return LoRAQVLayer
 
     def layer_options(self, base_layer: nn.Module, name: str) -> dict[str, Any]:
         return {"projections": projections_of(name)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlrr.tuners.config import RLRRError, TunerConfig, check_number
+from rlrr.tuners.config import RLRRError, TunerConfig, check_factor, check_number
 
 
 @dataclass
@@ -36,6 +36,7 @@ class RepAdapterConfig(TunerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_factor("scale", self.scale)
         check_number("bottleneck", self.bottleneck, 1)
         check_number("groups", self.groups, 1)
         check_number("dropout", self.dropout, 0, 1)

@@ -48,10 +48,24 @@ class SelectionModel(VisionTuner):
         Raises:
             RLRRError: the model has fewer blocks, or the base refuses the settings.
         """
+        regex = self._chosen(model, config)
+        frozen = self._left_out(model, config, regex)
+        if frozen:
+            logger.warning("%d tensors that belong to this choice stay frozen, such as %s.", len(frozen), frozen[0])
+        return regex
+
+    def _chosen(self, model: nn.Module, config: Any) -> str | None:
+        family = family_of(model)
         if config.last_blocks is None:
-            return super().default_targets(model, config)
+            if family is None or config.parts is not None or config.tensors == "all":
+                return super().default_targets(model, config)
+            outside = [part for part in ("patch_embed", "downsample", "stem") if self.names_of(part)]
+            layers = config.layers_to_transform
+            layers = [layers] if isinstance(layers, int) else layers
+            parts = list(dict.fromkeys((*family.adapted, *outside)))
+            return self._adaptable(model, family.target_modules(model, layers, parts), config)
         blocks = self.names_of("block")
-        if family_of(model) is None or config.last_blocks > len(blocks):
+        if family is None or config.last_blocks > len(blocks):
             raise RLRRError(
                 f"last_blocks is {config.last_blocks}, and this {type(model).__name__} has {len(blocks)} known blocks."
             )
@@ -59,11 +73,23 @@ class SelectionModel(VisionTuner):
         order = [name for name, _ in model.named_modules()]
         behind = order[order.index(blocks[-1]) :]
         final = [name for name in self.names_of("norm") if name in behind and self.block_of(name) is None]
-        regex = self._adaptable(model, "|".join([rf"{regex_of(chosen)}\..+", *map(re.escape, final)]), config)
-        inside = [
-            name for name, _ in model.named_parameters() if name.startswith(tuple(f"{block}." for block in chosen))
+        return self._adaptable(model, "|".join([rf"{regex_of(chosen)}\..+", *map(re.escape, final)]), config)
+
+    def _left_out(self, model: nn.Module, config: Any, regex: str | None) -> list[str]:
+        """List the tensors that the choice means and no adapted module holds as its own."""
+        plain = [
+            name for name, _ in model.named_parameters() if ".base_layer." not in name and "selection_" not in name
         ]
-        left = [name for name in inside if not re.fullmatch(regex or "", name.rpartition(".")[0])]
-        if left and config.tensors == "all" and not any(".base_layer." in name for name in inside):
-            logger.warning("%d tensors of these blocks stay frozen, such as %s.", len(left), left[0])
-        return regex
+        if config.layers_to_transform is not None or len(plain) < len(list(model.parameters())):
+            return []
+        heads = tuple(f"{name}." for name in self.names_of("head"))
+        if config.last_blocks is not None:
+            inside = tuple(f"{block}." for block in self.names_of("block")[-config.last_blocks :])
+        elif config.parts == ["attn"]:
+            inside = tuple(f"{name}." for name in self.names_of("attn.module"))
+        else:
+            inside = ("",) if config.parts is None and config.tensors == "biases" else ()
+        meant = [name for name in plain if name.startswith(inside) and not name.startswith(heads)] if inside else []
+        if config.tensors == "biases":
+            meant = [name for name in meant if name.rpartition(".")[2].endswith("bias")]
+        return [name for name in meant if not re.fullmatch(regex or "", name.rpartition(".")[0])]

@@ -63,7 +63,7 @@ class VPTLayer(AdaptedLayer):
     def forward_adapted(self, x: Tensor, adapter_names: Sequence[str], *args: Any, **kwargs: Any) -> Any:
         names = sorted(adapter_names, key=lambda name: not self.configs[name].deep)  # shallow ones last, as they stay
         new = [
-            self._dropped(self.vpt_prompts[name].expand(len(x), -1, -1), self.configs[name])
+            self._dropped(self.vpt_prompts[name].expand(x.shape[0], -1, -1), self.configs[name])
             for name in names
             if name in self.vpt_prompts
         ]
@@ -88,7 +88,9 @@ class VPTLayer(AdaptedLayer):
                 result = self.forward_per_sample(
                     group, self.stacked(slots), by_row, self.configs[slots[0]], *args, **kwargs
                 )
-            return result[0] if isinstance(result, tuple) else result
+            if isinstance(result, tuple):
+                raise RLRRError(f"{self.module_name} gives more than tokens: give a batch one adapter.")
+            return result
 
         return by_group(x, len(names), grouped(keys), run)
 
