@@ -10,13 +10,14 @@ The default learning rates of the methods without one of their authors were chos
     python benchmarks/methods.py --data sample:digits --rates [0.3,1,3] --seeds [0] --output bench/rates \\
         --table docs/methods/rates
 
-The run goes on where it was stopped, and begins no further method after --minutes. After each method it writes the
-table, and its numbers, to the files of --table with the endings .md and .json.
+The run goes on where it was stopped, and begins no further method after --minutes. Numbers are written to the file of
+--table with the ending .json as they come, and the page at the end, with the ending .md.
 """
 
 from __future__ import annotations
 
 import json
+import textwrap
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +34,7 @@ from rlrr.recipes.recipe import Recipe
 
 LINEAR = "linear"
 SEEDS = [0, 1, 2]
-KEPT = ("accuracies", "learning_rate", "candidates", "parameters", "seconds")
+KEPT = ("accuracies", "learning_rate", "candidates", "parameters")
 """What is kept of a result."""
 
 
@@ -89,9 +90,9 @@ def main(
         outcomes.raise_failures()
         found |= {name: _kept(result) for name, result in outcomes.results.items()}
         write_json(file, {"recipe": common, "seeds": seeds, "rates": rates, "methods": found})
-        Path(table).with_suffix(".md").write_text(_table(found) + "\n", encoding="utf-8")
     if found:
         print(_table(found))
+        Path(table).with_suffix(".md").write_text(_page(common, seeds, rates, found), encoding="utf-8")
     if todo:
         print(f"{len(todo)} methods are left: run the same command again to go on.")
 
@@ -104,6 +105,22 @@ def _method(name: str) -> dict[str, Any]:
 def _kept(result: Result) -> dict[str, Any]:
     whole = asdict(result)
     return {name: whole[name] for name in KEPT}
+
+
+def _page(common: dict[str, Any], seeds: list[int], rates: list[float], found: dict[str, Any]) -> str:
+    """Write the table under a title and the words that a reader needs; the command is in this file's first lines."""
+    rate = "its default learning rate"
+    if len(rates) > 1:
+        rate = f"the one of {len(rates)} learning rates that is best on validation images, tried with seed {seeds[0]}"
+    words = (
+        f"Every method on {common['data']} with the backbone {common['model']}, by default settings and {rate}: "
+        f"{common['image_size']} pixels, {common['epochs']} epochs in batches of {common['batch_size']}, on all but "
+        "the test images, which are read once, after the last epoch. Percent right, mean and deviation over seeds "
+        f'{", ".join(map(str, seeds))}; "to linear" is the mean of the differences to the linear probe, seed by seed. '
+        "`benchmarks/methods.py` has the command. So short a training on so small a task tells that a method works, "
+        "not which is best."
+    )
+    return f"# Methods side by side on {common['data']}\n\n{textwrap.fill(words, 120)}\n\n{_table(found)}\n"
 
 
 def _table(found: dict[str, Any]) -> str:
@@ -120,11 +137,10 @@ def _table(found: dict[str, Any]) -> str:
                 f"{one['learning_rate']:g}",
                 _spread(accuracies),
                 _spread(ahead, "+") if ahead and name != LINEAR else "-",
-                f"{one['seconds'] / (len(accuracies) + len(one['candidates'])):.0f}",
             ]
         )
     columns = ["method", "parameters beside the head", "learning rate", "right on the test images", "to linear"]
-    return markdown_table([*columns, "seconds of a training"], rows)
+    return markdown_table(columns, rows)
 
 
 def _spread(values: list[float], sign: str = "") -> str:
