@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from rlrr.adapters.folder import load_adapter
 from rlrr.errors import RLRRError, UsageError
@@ -131,3 +132,11 @@ def test_a_bottleneck_behind_a_block_that_is_named_and_gives_no_tokens_is_refuse
     )
     with pytest.raises(RLRRError, match="leave it out of target_modules"), torch.no_grad():
         model.eval()(torch.zeros(1, 3, 224, 224))
+
+
+def test_a_stream_that_no_norm_stands_before_is_refused_and_one_of_any_order_of_modules_is_not():
+    with pytest.raises(UsageError, match=r"blocks\.0 has its norms behind"), torch.device("meta"):
+        apply_method(timm.create_model("eva02_enormous_patch14_clip_224", depth=1), "adaptformer")
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    clip = CLIPVisionModel(CLIPVisionConfig(image_size=32, patch_size=16, **sizes))
+    assert any("adaptformer" in name for name, _ in apply_method(clip, "adaptformer").named_parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import nn
@@ -10,6 +11,9 @@ from rlrr.tuners.adaptformer.layer import AdaptFormerLayer
 from rlrr.tuners.base import Family, RLRRError
 from rlrr.tuners.branch import BranchTuner, features
 from rlrr.tuners.layer import AdaptedLayer
+
+POST_NORM = re.compile("PostNorm|ResPost")
+"""Classes of timm's blocks whose norms stand behind attention and MLP, under the names of those before."""
 
 
 class AdaptFormerModel(BranchTuner):
@@ -45,8 +49,7 @@ class AdaptFormerModel(BranchTuner):
 
     def layer_options(self, base_layer: nn.Module, name: str) -> dict[str, Any]:
         reads = self.within(name, "mlp_norm")
-        children = [child for child, _ in base_layer.named_children()]
-        if {reads, "mlp"} <= set(children) and children.index(str(reads)) > children.index("mlp"):
+        if reads and POST_NORM.search(type(base_layer).__name__):
             raise RLRRError(
                 f"AdaptFormer reads the stream before the norm of an MLP, and {name} has its norms behind: name the "
                 "MLPs in target_modules."
