@@ -262,7 +262,7 @@ def test_of_equal_rates_the_recipes_own_or_else_the_lowest_is_chosen(accuracies,
 
 @pytest.mark.parametrize(
     ("options", "rate", "expected"),
-    [({"learning_rate": 3e-3}, 0.3, 9e-4), ({}, 1.0, 5e-3), ({"method": "linear"}, 3.0, 3e-2)],
+    [({"learning_rate": 3e-3}, 0.3, 9e-4), ({}, 1.0, 5e-3), ({"method": "linear"}, 3.0, 9e-2)],
 )
 def test_a_factor_is_of_the_recipes_own_rate_or_the_methods(options, rate, expected):
     assert learning_rate(Recipe(data="x", **options), rate) == expected

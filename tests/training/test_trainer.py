@@ -204,7 +204,7 @@ def test_trainer_stays_on_the_cpu_if_the_recipe_says_so(trainer):
 def test_methods_have_learning_rates_of_their_own(trainer):
     assert [trainer(method=method).args.learning_rate for method in ("rlrr", "linear", "full", "lora")] == [
         5e-3,
-        1e-2,
+        3e-2,
         5e-5,
         1e-3,
     ]
