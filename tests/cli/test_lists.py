@@ -27,7 +27,12 @@ def test_methods_as_json(rlrr):
     assert found["ssf"]["parameters"] == 205_824
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("peft:")] + ["peft:vera"])
+SOME = ("rlrr", "linear", "vpt_deep", "lora", "peft:vera")
+
+
+@pytest.mark.parametrize(
+    "name", [*SOME, *(pytest.param(name, marks=pytest.mark.soak) for name in METHODS if name not in SOME)]
+)
 def test_a_method_is_explained(rlrr, name):
     result = rlrr("methods", name)
     assert result.code == 0, result.err

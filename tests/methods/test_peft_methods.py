@@ -31,11 +31,12 @@ def images():
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
+ROWS = [name for name in METHODS if METHODS[name].config]
+OTHERS = [f"peft:{kind}" for kind in TYPES if kind not in UNSUITED and f"peft:{kind}" not in METHODS]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [name for name in METHODS if METHODS[name].config] + [f"peft:{kind}" for kind in TYPES if kind not in UNSUITED],
-)
+@pytest.mark.parametrize("name", [*ROWS, *(pytest.param(name, marks=pytest.mark.soak) for name in OTHERS)])
 def test_a_method_trains_and_comes_back_as_it_was_saved(name, tmp_path):
     x, y = images(), torch.arange(4)
     model = apply_method(vit(), name)

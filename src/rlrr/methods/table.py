@@ -329,6 +329,7 @@ METHODS = {
             "arXiv 2405.03003",
             learning_rate=1e-2,
             config="peft:FOURIERFT",
+            defaults={"init_weights": True},
         ),
     )
 }
